@@ -1,0 +1,232 @@
+"""Bundles as folders: written whole or not at all, checked when opened, never edited.
+
+<digest>/
+model.onnx         the graph
+model.onnx.data    its weights, where they lie beside it, so that processes can map one copy
+manifest.json      what it is
+example.npz        inputs that it takes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelserve.bundle.manifest import FileEntry, Manifest, Origin, Step
+from modelserve.errors import DamagedBundleError, ForeignBundleError
+from modelserve.home import home
+from modelserve.tensors import Array, Signature, Tensors
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+MODEL = "model.onnx"
+WEIGHTS = "model.onnx.data"
+MANIFEST = "manifest.json"
+EXAMPLE = "example.npz"
+
+# Below this size one file loads as fast and is easier to handle; above it workers gain by mapping the weights.
+_WEIGHTS_BESIDE_FROM_BYTES = 8 << 20
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A portable model on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        """Names the model everywhere: 64 lower-case hex digits."""
+        return self.manifest.digest
+
+    @property
+    def signature(self) -> Signature:
+        return self.manifest.signature
+
+    @property
+    def rows_independent(self) -> bool:
+        return self.manifest.rows_independent
+
+    @property
+    def model_path(self) -> Path:
+        return self.path / MODEL
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the model's files together."""
+        return self.manifest.size_bytes
+
+    def example(self) -> dict[str, Array]:
+        """Inputs that the model takes, by name; at least one row."""
+        return read_example(self.path / EXAMPLE)
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = True) -> Bundle:
+        """The bundle in the folder `path`.
+
+        Args:
+            verify: Compare every file with its digest. Without it only presence and sizes are checked.
+
+        Raises:
+            ForeignBundleError: there is no bundle, or its manifest names a file outside of its folder.
+            NewerBundleError: made by a newer modelserve.
+            DamagedBundleError: a file is missing or was changed.
+        """
+        folder = Path(path)
+        manifest_path = folder / MANIFEST
+        if not manifest_path.is_file():
+            raise ForeignBundleError(f"{str(folder)!r} is not a bundle: it has no {MANIFEST}.")
+        manifest = Manifest.from_json(manifest_path.read_bytes())
+        for name, entry in (*manifest.files.items(), *manifest.beside.items()):
+            _check_file(folder, name, entry, verify=verify)
+        if MODEL not in manifest.files:
+            raise ForeignBundleError(f"{str(folder)!r} is not a bundle: its manifest names no {MODEL}.")
+        return cls(folder, manifest)
+
+
+def bundles_home() -> Path:
+    """Where bundles lie when the caller names no folder."""
+    return home() / "bundles"
+
+
+def write(
+    model: ModelProto,
+    *,
+    signature: Signature,
+    origin: Origin,
+    lineage: Sequence[Step],
+    example: Tensors,
+    rows_independent: bool = False,
+    reports: Sequence[Mapping[str, Any]] = (),
+    into: Path | None = None,
+) -> Bundle:
+    """Put a model on disk as a bundle.
+
+    Args:
+        into: The folder to create; by default one named by the digest under `bundles_home()`, where the same
+            bundle is kept once.
+
+    Raises:
+        ForeignBundleError: `into` exists and is something else.
+        OSError: the disk is full or not writable; nothing is left behind.
+    """
+    parent = bundles_home() if into is None else into.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with _scratch(parent) as scratch:
+        _save_model(model, scratch)
+        np.savez(scratch / EXAMPLE, allow_pickle=False, **_storable(example))
+        names = [name for name in (MODEL, WEIGHTS) if (scratch / name).exists()]
+        manifest = Manifest(
+            signature=signature,
+            origin=origin,
+            lineage=tuple(lineage),
+            files={name: file_entry(scratch / name) for name in names},
+            beside={EXAMPLE: file_entry(scratch / EXAMPLE)},
+            rows_independent=rows_independent,
+            reports=tuple(reports),
+        )
+        (scratch / MANIFEST).write_bytes(manifest.to_json())
+        place = into.absolute() if into is not None else parent / manifest.digest
+        return settle(scratch, place)
+
+
+def settle(scratch: Path, place: Path) -> Bundle:
+    """Move a finished folder to its place; where the same bundle stands already, that one stays."""
+    made = Bundle.open(scratch, verify=False)
+    try:
+        scratch.rename(place)
+    except OSError:
+        if not place.exists():
+            raise
+        return _standing(made, place, scratch)
+    return Bundle(place, made.manifest)
+
+
+def _standing(made: Bundle, place: Path, scratch: Path) -> Bundle:
+    """What stands at `place` when it is the bundle just made; damaged ones give way to it."""
+    try:
+        found = Bundle.open(place)
+    except DamagedBundleError:
+        found = None
+    if found is not None and found.digest != made.digest:
+        raise ForeignBundleError(f"{str(place)!r} holds another bundle. Choose a new folder or remove that one.")
+    if found is None or found.manifest.reports != made.manifest.reports:
+        # Newer reports of the same model replace the older ones; open files of the old folder stay readable.
+        aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=".old-"))
+        place.rename(aside / "bundle")
+        scratch.rename(place)
+        shutil.rmtree(aside, ignore_errors=True)
+        return Bundle(place, made.manifest)
+    return found
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Digest and size of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return FileEntry(digest.hexdigest(), path.stat().st_size)
+
+
+def read_example(path: Path) -> dict[str, Array]:
+    """The arrays of an `.npz`, text as objects of type str; pickled ones are refused.
+
+    Raises:
+        DamagedBundleError: it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (ValueError, OSError, KeyError) as error:
+        raise DamagedBundleError(f"The example {str(path)!r} cannot be read ({error}).") from error
+    return {name: array.astype(object) if array.dtype.kind == "U" else array for name, array in arrays.items()}
+
+
+def _storable(example: Tensors) -> dict[str, Array]:
+    return {name: array.astype(str) if array.dtype.kind == "O" else array for name, array in example.items()}
+
+
+@contextlib.contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=".making-"))
+    try:
+        work = folder / "bundle"
+        work.mkdir()
+        yield work
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _save_model(model: ModelProto, folder: Path) -> None:
+    import onnx
+
+    size_bytes = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if size_bytes < _WEIGHTS_BESIDE_FROM_BYTES:
+        (folder / MODEL).write_bytes(model.SerializeToString(deterministic=True))
+        return
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    onnx.save(copy, folder / MODEL, save_as_external_data=True, location=WEIGHTS, size_threshold=1024)
+
+
+def _check_file(folder: Path, name: str, entry: FileEntry, *, verify: bool) -> None:
+    path = folder / name
+    if Path(name).name != name or name in {".", ".."} or path.is_symlink():
+        raise ForeignBundleError(f"The manifest of {str(folder)!r} names {name!r}, which is not a file inside of it.")
+    if not path.is_file():
+        raise DamagedBundleError(f"{str(folder)!r} lacks the file {name!r}. Make or copy the bundle again.")
+    found = file_entry(path) if verify else FileEntry(entry.sha256, path.stat().st_size)
+    if found != entry:
+        raise DamagedBundleError(f"{str(path)!r} is not what the manifest says. Make or copy the bundle again.")

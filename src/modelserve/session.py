@@ -1,0 +1,125 @@
+"""One model loaded in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from modelserve.bundle import Bundle, LiveCallable
+from modelserve.errors import BundleError, ModelRunError, SignatureError
+from modelserve.tensors import Array, Signature, Tensors
+
+
+class Runner(Protocol):
+    """What answers for a model in this process."""
+
+    @property
+    def signature(self) -> Signature: ...
+
+    @property
+    def rows_independent(self) -> bool: ...
+
+    def run(self, tensors: Tensors, outputs: Sequence[str] = ()) -> dict[str, Array]:
+        """The asked outputs by name (the primary one when none is asked for)."""
+        ...
+
+
+class Session:
+    """A bundle loaded by onnxruntime.
+
+    Args:
+        threads: Threads within one operator. With 1 nothing but the calling thread works, and the process may fork.
+        settings: onnxruntime session settings by their names, such as "session.disable_prepacking".
+
+    Raises:
+        BundleError: onnxruntime refuses the model.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1, settings: Mapping[str, str] | None = None) -> None:
+        self.signature = bundle.signature
+        self.rows_independent = bundle.rows_independent
+        self._session = load(bundle.model_path, threads=threads, settings=settings)
+        self._primary = [self.signature.primary]
+        self._known = {spec.name: spec for spec in self.signature.outputs}
+
+    def run(self, tensors: Tensors, outputs: Sequence[str] = ()) -> dict[str, Array]:
+        """The asked outputs by name (the primary one when none is asked for).
+
+        Args:
+            tensors: C-contiguous arrays by input name, as `Signature.check` gives them.
+
+        Raises:
+            SignatureError: an output is asked for that the model does not have.
+            ModelRunError: the model refuses the inputs.
+        """
+        names = list(outputs) if outputs else self._primary
+        for name in names:
+            if name not in self._known:
+                self.signature.output(name)
+        try:
+            arrays = self._session.run(names, tensors)
+        except Exception as error:  # onnxruntime raises classes of its C++ side without a common root
+            raise ModelRunError(f"The model refused these inputs: {error}") from error
+        return {name: _as_array(array) for name, array in zip(names, arrays, strict=True)}
+
+
+class CallableSession:
+    """A live callable, unpickled in this process. Only for what came over the application's private channel."""
+
+    def __init__(self, live: LiveCallable) -> None:
+        import cloudpickle
+
+        self.signature = live.signature
+        self.rows_independent = live.rows_independent
+        self._call: Callable[[Tensors], Mapping[str, Any]] = cloudpickle.loads(live.payload)
+
+    def run(self, tensors: Tensors, outputs: Sequence[str] = ()) -> dict[str, Array]:
+        """As `Session.run`."""
+        names = outputs or [self.signature.primary]
+        for name in names:
+            self.signature.output(name)
+        try:
+            answers = self._call(tensors)
+        except Exception as error:  # the user's own code may raise anything
+            raise ModelRunError(f"The callable raised {type(error).__name__}: {error}") from error
+        missing = [name for name in names if name not in answers]
+        if missing:
+            raise SignatureError(f"The callable gave no {', '.join(map(repr, missing))}.")
+        return {name: _as_array(answers[name]) for name in names}
+
+
+def open_session(servable: Bundle | LiveCallable, *, threads: int = 1) -> Runner:
+    """Whatever runs this servable."""
+    if isinstance(servable, LiveCallable):
+        return CallableSession(servable)
+    return Session(servable, threads=threads)
+
+
+def load(model: Path | bytes, *, threads: int = 1, settings: Mapping[str, str] | None = None) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU, quiet and with `threads` threads within an operator.
+
+    Raises:
+        BundleError: onnxruntime refuses the model.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    for key, value in (settings or {}).items():
+        options.add_session_config_entry(key, value)
+    try:
+        source = model if isinstance(model, bytes) else str(model)
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its C++ side without a common root
+        raise BundleError(f"onnxruntime {onnxruntime.__version__} cannot load this model: {error}") from error
+
+
+def _as_array(value: Any) -> Array:
+    # A scalar output comes as a numpy scalar; text comes as objects or as fixed-width text.
+    array = np.asarray(value)
+    return array.astype(object) if array.dtype.kind == "U" else array
