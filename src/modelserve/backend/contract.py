@@ -98,6 +98,8 @@ class Endpoint(ABC):
 
     name: str
     signature: Signature
+    #: As the servable's; what has not said so is never split.
+    rows_independent: bool = False
 
     @abstractmethod
     def submit(self, request: Request) -> ReplyFuture:

@@ -64,11 +64,17 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentSpec:
-    """What is asked of a place. `scale` of None leaves the number to the place."""
+    """What is asked of a place. `scale` of None leaves the number to the place.
+
+    Attributes:
+        timeout_s: Longest time that deploying may take.
+        wait: Whether deploying returns only when the endpoint answers.
+    """
 
     name: str
     scale: Scale | None = None
     timeout_s: float | None = None
+    wait: bool = True
 
 
 class State(Enum):
