@@ -15,19 +15,14 @@ from modelserve import wire
 from modelserve.errors import DeadlineError, ModelServeError
 from modelserve.runtime.channel import EXPIRED, FAILED
 from modelserve.runtime.worker import body_offset
+from modelserve.wire import Reply
 
 if TYPE_CHECKING:
     from modelserve.runtime.listener import Listener
     from modelserve.runtime.memory import Arena
 
-#: Answers up to this size are copied out; larger ones are lent: arrays lie in the shared memory until they are gone.
+#: Replys up to this size are copied out; larger ones are lent: arrays lie in the shared memory until they are gone.
 LENT_FROM_BYTES = 64 << 10
-
-
-class Answer(tuple[bytes, memoryview]):
-    """Header and body. The body's memory belongs to whoever holds it."""
-
-    __slots__ = ()
 
 
 class Pending:
@@ -93,7 +88,7 @@ class Pending:
     def done(self) -> bool:
         return self.answered
 
-    def result(self) -> Answer:
+    def result(self) -> Reply:
         """Wait for the answer, in this thread.
 
         Raises:
@@ -103,7 +98,7 @@ class Pending:
             self._listener.wait(self)
         return self._take()
 
-    def __await__(self) -> Generator[Any, None, Answer]:
+    def __await__(self) -> Generator[Any, None, Reply]:
         if not self.answered:
             loop = asyncio.get_running_loop()
             self._listener.attend(loop)
@@ -179,7 +174,7 @@ class Pending:
         if self._blocks:
             self.release()
 
-    def _take(self) -> Answer:
+    def _take(self) -> Reply:
         if self._error is not None:
             if self._status >= 0:
                 self.release()
@@ -199,7 +194,7 @@ class Pending:
             self.release()
         else:
             body = self._lend(body_at)
-        return Answer((header, body))
+        return Reply(header, body)
 
     def _lend(self, body_at: int) -> memoryview:
         """The answer where it lies; its block goes back when the last array that looks at it is gone."""

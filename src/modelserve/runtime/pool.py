@@ -40,7 +40,7 @@ from modelserve.runtime.bell import Bell
 from modelserve.runtime.channel import CHANNEL_BYTES, SLOTS, fence
 from modelserve.runtime.cores import usable_cores
 from modelserve.runtime.crew import Crew, Stage, Surroundings
-from modelserve.runtime.dispatch import Lane
+from modelserve.runtime.dispatch import Dispatcher, Lane
 from modelserve.runtime.launch import Launcher, SpawnLauncher, ZygoteLauncher
 from modelserve.runtime.listener import Listener
 from modelserve.runtime.memory import Arena, create_shared_file
@@ -201,7 +201,10 @@ class WorkerPool:
         pending = self._place(message, rows, self.settings.timeout_s if timeout_s is None else timeout_s)
         with self._lock:
             crew = self._crew
-            lane = crew.dispatcher.submit(pending)
+            dispatcher = crew.dispatcher
+            if dispatcher.inflight >= self.settings.max_inflight:
+                raise self._overloaded(dispatcher)
+            lane = dispatcher.submit(pending)
         if lane is not None:
             lane.sender.wake()
         elif crew.failure is not None:
@@ -211,6 +214,15 @@ class WorkerPool:
         if pending.timeout_s < _IDLE_TICK_S * 2:
             self._supervisor.post(_nothing)
         return pending
+
+    def _overloaded(self, dispatcher: Dispatcher) -> OverloadedError:
+        service_s = max((lane.sender.service_ns for lane in dispatcher.lanes), default=0) / 1e9
+        wait_s = dispatcher.inflight * service_s / max(1, len(dispatcher.lanes))
+        return OverloadedError(
+            f"{dispatcher.inflight} requests are under way, and at most {self.settings.max_inflight} may be. "
+            "Wait for answers before sending more, or scale to more workers.",
+            retry_after_s=min(max(wait_s, 0.01), 30.0),
+        )
 
     def _check_usable(self) -> None:
         if self._home != _generation:
