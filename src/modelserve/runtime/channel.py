@@ -102,6 +102,24 @@ class Alarm:
         return True
 
 
+class SpinTurn:
+    """Whose turn it is to look again and again for work instead of sleeping: one worker's at a time.
+
+    A worker that spins needs a processor to itself. Taking the turn is not atomic; two spinning for a moment cost
+    only time.
+    """
+
+    def __init__(self, view: memoryview, slot: int) -> None:
+        self._word = view[_ALARM_AT + 64 : _ALARM_AT + 72].cast("Q")
+        self._mine = slot + 1
+
+    def take(self) -> None:
+        self._word[0] = self._mine
+
+    def is_mine(self) -> bool:
+        return self._word[0] == self._mine
+
+
 class Sender:
     """The application's end of a channel."""
 
