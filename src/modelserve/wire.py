@@ -51,6 +51,13 @@ class Message(NamedTuple):
         return b"".join((self.header, *self.buffers))
 
 
+class Reply(NamedTuple):
+    """An answer as it arrived; `body` is memory that belongs to whoever holds the reply."""
+
+    header: bytes
+    body: memoryview
+
+
 class Field(NamedTuple):
     """One tensor as the header announces it; `data` is set when the values stand in the header itself."""
 

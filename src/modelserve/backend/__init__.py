@@ -13,6 +13,7 @@ from modelserve.backend.contract import (
     Support,
 )
 from modelserve.backend.discovery import load_backend, open_backend
+from modelserve.backend.options import Options, read_options
 from modelserve.backend.spec import DeploymentSpec, EndpointStatus, ReplicaStatus, Scale, State
 from modelserve.backend.translate import ErrorTable, raising_ours, translated
 
@@ -25,6 +26,7 @@ __all__ = [
     "EndpointStatus",
     "ErrorTable",
     "Limits",
+    "Options",
     "ReplicaStatus",
     "Reply",
     "ReplyFuture",
@@ -36,5 +38,6 @@ __all__ = [
     "load_backend",
     "open_backend",
     "raising_ours",
+    "read_options",
     "translated",
 ]

@@ -17,6 +17,7 @@ from modelserve.backend.spec import DeploymentSpec, EndpointStatus, Scale
 from modelserve.bundle import Bundle, LiveCallable
 from modelserve.tensors import Signature
 from modelserve.wire import Message
+from modelserve.wire import Reply as Reply
 
 CONTRACT_VERSION = 1
 
@@ -51,13 +52,6 @@ class Request(NamedTuple):
     message: Message
     rows: int
     timeout_s: float
-
-
-class Reply(NamedTuple):
-    """One answer; `body` is memory that belongs to whoever holds the reply."""
-
-    header: bytes
-    body: memoryview
 
 
 class ReplyFuture(Protocol):

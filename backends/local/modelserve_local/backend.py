@@ -1,0 +1,104 @@
+"""The local backend: each deployment is a pool of worker processes that ends with this program."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from modelserve.backend import (
+    Backend,
+    Capability,
+    DeploymentSpec,
+    Endpoint,
+    EndpointStatus,
+    Servable,
+    Support,
+    read_options,
+)
+from modelserve.errors import NotSupportedError
+from modelserve.runtime import PoolSettings, usable_cores
+from modelserve_local.endpoint import LocalEndpoint, Running, first_scale
+from modelserve_local.options import LocalOptions
+
+_MOST_WORKERS_BY_DEFAULT = 4
+
+
+class LocalBackend(Backend):
+    """Runs models in worker processes of this machine."""
+
+    name = "local"
+    support: ClassVar[Mapping[Capability, Support]] = {
+        Capability.SCALE: Support.FULL,
+        Capability.SCALE_TO_ZERO: Support.FULL,
+        Capability.AUTOSCALE: Support.FULL,
+        Capability.UPDATE: Support.FULL,
+        Capability.ATTACH: Support.IMPOSSIBLE,  # workers end with the program that owns them
+        Capability.LOGS: Support.FULL,
+        Capability.LIVE_CALLABLE: Support.FULL,
+        Capability.BATCH: Support.NOT_IMPLEMENTED,
+        Capability.REHEARSAL: Support.IMPOSSIBLE,  # it is what others are rehearsed against
+    }
+    options: ClassVar[Mapping[str, str]] = LocalOptions.described()
+
+    # What runs belongs to the process, as its workers do: every backend object of this process sees the same.
+    _running: ClassVar[dict[str, Running]] = {}
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = read_options(LocalOptions, self.name, options)
+
+    def deploy(
+        self, servable: Servable, spec: DeploymentSpec, *, on_progress: Callable[[str], None] | None = None
+    ) -> Endpoint:
+        with self._lock:
+            running = self._running.get(spec.name)
+            if running is None:
+                if on_progress is not None:
+                    on_progress(f"Starting the workers of {spec.name}")
+                running = Running(spec.name, servable, self._scale(spec), self._settings())
+                self._running[spec.name] = running
+            elif running.digest != servable.digest:
+                if on_progress is not None:
+                    on_progress(f"Updating {spec.name}")
+                running.swap(servable)
+            running.holds += 1
+        return LocalEndpoint(running, self._ended)
+
+    def attach(self, name: str) -> Endpoint:
+        raise NotSupportedError(
+            f"Local workers end with the program that owns them, so {name!r} cannot be attached to. "
+            "Serve the model in this program, or serve it over HTTP and attach to its address."
+        )
+
+    def list(self) -> list[EndpointStatus]:
+        with self._lock:
+            running = list(self._running.values())
+        return [LocalEndpoint(one, _nothing).status() for one in running]
+
+    @classmethod
+    def _ended(cls, running: Running, delete: bool) -> None:  # a callback of two values
+        with cls._lock:
+            running.holds -= 1
+            if running.holds > 0 and not delete:
+                return
+            if cls._running.get(running.name) is running:
+                del cls._running[running.name]
+        running.pool.close()
+
+    def _scale(self, spec: DeploymentSpec) -> Any:
+        workers = self._options.workers or min(usable_cores(), _MOST_WORKERS_BY_DEFAULT)
+        return first_scale(spec, workers)
+
+    def _settings(self) -> PoolSettings:
+        options = self._options
+        return PoolSettings(
+            threads=options.threads,
+            timeout_s=options.timeout_s,
+            max_inflight=options.max_inflight,
+            start=options.start,
+        )
+
+
+def _nothing(_running: Running, _delete: bool) -> None:  # a callback of two values
+    """A look is no hold."""

@@ -1,0 +1,129 @@
+"""Which waiting requests run together: those that fit, up to the size that was measured to pay.
+
+    waiting: a(1) b(1) c(3) d(1, other shape)    ──►    [a b c]  [d]
+
+Joining pays while a run of twice the rows takes clearly less than twice the time. For some models it never does
+(memory bandwidth binds), so the curve is measured at warm-up and kept current by every run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from modelserve import wire
+from modelserve.runtime.channel import ALONE, Submission
+
+_MAX_ROWS = 256
+# Twice the rows must cost less than this times two of the time, or joining only adds waiting.
+_GAIN = 0.9
+_KEEP = 0.8
+_EXPLORE_EVERY = 64
+
+
+class Waiting(NamedTuple):
+    """A request that was taken but has not run."""
+
+    submission: Submission
+    layout: wire.Layout
+    key: object
+    rows: int
+
+
+class Curve:
+    """Seconds that a run takes by its rows, in steps of powers of two."""
+
+    def __init__(self, seconds: Sequence[float] = ()) -> None:
+        self._seconds: list[float] = list(seconds)
+        self._join_rows = self._find()
+        self._runs = 0
+
+    @property
+    def seconds(self) -> list[float]:
+        """For 1, 2, 4, ... rows."""
+        return list(self._seconds)
+
+    def join_rows(self) -> int:
+        """Rows that are worth joining; now and then twice as many, to see whether that pays by now."""
+        self._runs += 1
+        explore = self._runs % _EXPLORE_EVERY == 0 and self._join_rows < _MAX_ROWS
+        return self._join_rows * 2 if explore else self._join_rows
+
+    def note(self, rows: int, seconds: float) -> None:
+        """Keep the curve current with one run."""
+        step = (rows - 1).bit_length()
+        if rows != 1 << step or step > len(self._seconds):
+            return
+        if step == len(self._seconds):
+            self._seconds.append(seconds)
+        else:
+            self._seconds[step] = _KEEP * self._seconds[step] + (1 - _KEEP) * seconds
+        self._join_rows = self._find()
+
+    def measure(self, run: Callable[[int], None], budget_s: float) -> None:
+        """Fill the curve by running; `run(rows)` runs the model once."""
+        end = time.perf_counter() + budget_s
+        rows = 1
+        while rows <= _MAX_ROWS:
+            best = min(_timed(run, rows) for _ in range(3))
+            self._seconds.append(best)
+            if len(self._seconds) > 1 and best > 2 * _GAIN * self._seconds[-2]:
+                break
+            if time.perf_counter() + 6 * best > end:
+                break
+            rows *= 2
+        self._join_rows = self._find()
+
+    def _find(self) -> int:
+        step = 0
+        while step + 1 < len(self._seconds) and self._seconds[step + 1] < 2 * _GAIN * self._seconds[step]:
+            step += 1
+        return 1 << step
+
+
+def _timed(run: Callable[[int], None], rows: int) -> float:
+    start = time.perf_counter()
+    run(rows)
+    return time.perf_counter() - start
+
+
+def describe(submission: Submission, header: bytes) -> Waiting:
+    """What is needed to decide what runs together.
+
+    Raises:
+        WireError: the header is no request's.
+    """
+    layout = wire.request_layout(header)
+    key = None if submission.flags & ALONE else _key(layout)
+    return Waiting(submission, layout, key, layout.rows)
+
+
+def groups(waiting: Sequence[Waiting], join_rows: int) -> Iterator[list[Waiting]]:
+    """Requests to run together, in order of arrival; each alone where `join_rows` is 1 or nothing fits."""
+    if join_rows <= 1 or len(waiting) == 1:
+        yield from ([one] for one in waiting)
+        return
+    open_groups: dict[object, list[Waiting]] = {}
+    rows_in: dict[object, int] = {}
+    for one in waiting:
+        if one.key is None:
+            yield [one]
+            continue
+        group = open_groups.setdefault(one.key, [])
+        if group and rows_in[one.key] + one.rows > join_rows:
+            yield group
+            group = open_groups[one.key] = []
+        rows_in[one.key] = one.rows + (rows_in[one.key] if group else 0)
+        group.append(one)
+    yield from open_groups.values()
+
+
+@lru_cache(maxsize=512)
+def _key(layout: wire.Layout) -> object:
+    """Equal for requests whose tensors differ in nothing but their rows; None where that cannot be."""
+    rows = layout.rows
+    if not all(field.shape and field.shape[0] == rows and field.data is None for field in layout.fields):
+        return None
+    return tuple((field.name, field.datatype, field.shape[1:]) for field in layout.fields), layout.outputs

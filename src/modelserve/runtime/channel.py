@@ -1,0 +1,218 @@
+"""Two rings of fixed entries between the application and one worker, in memory that both map.
+
+    application ── put ──► submissions ── take ──► worker
+    application ◄─ collect ─ completions ◄─ complete ── worker
+
+Each ring has one writer and one reader, who share only the writer's count of entries. An entry is written before the
+count that announces it. Who finds nothing sleeps on a bell; the other rings it only for a sleeper, so requests that
+come while a worker is busy cost no wake-up. Death is not seen here: a socket beside the channel notices it.
+"""
+
+from __future__ import annotations
+
+import platform
+import struct
+import threading
+from typing import NamedTuple
+
+from modelserve.runtime.bell import Bell
+
+#: Entries that one worker can have before it; a power of two.
+DEPTH = 256
+#: Workers that one mapping has channels for.
+SLOTS = 128
+
+_SUBMISSION = struct.Struct("8Q")
+_COMPLETION = struct.Struct("4Q")
+_WORDS_BYTES = 512
+_RUN_AT = _WORDS_BYTES
+_SUBMISSIONS_AT = _RUN_AT + 8 * DEPTH
+_COMPLETIONS_AT = _SUBMISSIONS_AT + _SUBMISSION.size * DEPTH
+CHANNEL_BYTES = -(-(_COMPLETIONS_AT + _COMPLETION.size * DEPTH) // 4096) * 4096
+
+# Words at the start of a channel, each written by one side only (SLEEPING by both, see `Sender.wake`).
+_SUBMITTED, _COMPLETED, _SLEEPING, _RUN_COUNT, _RUN_SINCE_NS = 0, 8, 16, 17, 18
+_JOIN_ROWS, _SERVICE_NS, _RUNS, _ROWS, _TAKEN = 19, 20, 21, 22, 23
+
+#: How an entry is to be run.
+ALONE = 1  # never joined with others
+FETCH = 2  # the answer is ready at the worker; write it into the block given now
+
+# What became of it.
+OK, FAILED, TOO_LARGE, EXPIRED = 0, 1, 2, 3
+
+_ORDERS_STORES = platform.machine().lower() in {"x86_64", "amd64", "i686"}
+_fence_lock = threading.Lock()
+
+
+def fence() -> None:
+    """Order what this thread wrote before against what it reads and writes after."""
+    with _fence_lock:
+        pass
+    if not _ORDERS_STORES:
+        with _fence_lock:  # acquire and release are each one-way; two of them let nothing through
+            pass
+
+
+class Submission(NamedTuple):
+    """One request. Offsets and sizes in bytes; `deadline_ns` on the monotonic clock."""
+
+    ticket: int
+    offset: int
+    header_bytes: int
+    body_bytes: int
+    reply_offset: int
+    reply_capacity: int
+    flags: int
+    deadline_ns: int
+
+
+class Completion(NamedTuple):
+    """One answer, or for TOO_LARGE the bytes that it needs in `body_bytes`."""
+
+    ticket: int
+    status: int
+    header_bytes: int
+    body_bytes: int
+
+
+class Sender:
+    """The application's end of a channel."""
+
+    def __init__(self, view: memoryview, slot: int, bell: Bell) -> None:
+        region = view[slot * CHANNEL_BYTES : (slot + 1) * CHANNEL_BYTES]
+        region[:_SUBMISSIONS_AT] = bytes(_SUBMISSIONS_AT)
+        self._region = region
+        self._words = region[:_WORDS_BYTES].cast("Q")
+        self._run = region[_RUN_AT:_SUBMISSIONS_AT].cast("Q")
+        self._bell = bell
+        self._put = 0
+        self._collected = 0
+
+    def put(self, submission: tuple[int, int, int, int, int, int, int, int]) -> None:
+        """Announce a request. The caller sees to it that no more than DEPTH are before the worker."""
+        _SUBMISSION.pack_into(self._region, _SUBMISSIONS_AT + (self._put % DEPTH) * 64, *submission)
+        self._put += 1
+        if not _ORDERS_STORES:
+            fence()
+        self._words[_SUBMITTED] = self._put
+
+    def wake(self) -> None:
+        """Make sure that the worker looks. Call it after a fence (releasing a lock is one) behind `put`."""
+        if self._words[_SLEEPING]:
+            self._words[_SLEEPING] = 0
+            self._bell.ring()
+
+    def has_answers(self) -> bool:
+        return self._words[_COMPLETED] != self._collected
+
+    def collect(self) -> list[tuple[int, int, int, int]]:
+        """All new completions."""
+        end = self._words[_COMPLETED]
+        if not _ORDERS_STORES:
+            fence()
+        region, unpack = self._region, _COMPLETION.unpack_from
+        found = [unpack(region, _COMPLETIONS_AT + (at % DEPTH) * 32) for at in range(self._collected, end)]
+        self._collected = end
+        return found
+
+    def running(self) -> tuple[list[int], int]:
+        """Tickets of the requests that the worker runs at this moment, and since when (monotonic ns)."""
+        count = min(self._words[_RUN_COUNT], DEPTH)
+        return self._run[:count].tolist(), self._words[_RUN_SINCE_NS]
+
+    def untouched(self) -> bool:
+        """Whether the worker has not yet taken what was put."""
+        return self._words[_TAKEN] != self._put
+
+    @property
+    def join_rows(self) -> int:
+        """Rows that are worth joining in one run; 0 before the worker has found out."""
+        return self._words[_JOIN_ROWS]
+
+    @property
+    def service_ns(self) -> int:
+        """What a run takes at present."""
+        return self._words[_SERVICE_NS]
+
+    @property
+    def runs_and_rows(self) -> tuple[int, int]:
+        """Runs of the model so far, and rows in them."""
+        return self._words[_RUNS], self._words[_ROWS]
+
+
+class Receiver:
+    """The worker's end of a channel."""
+
+    def __init__(self, view: memoryview, slot: int, bell: Bell, answer_bell: Bell) -> None:
+        region = view[slot * CHANNEL_BYTES : (slot + 1) * CHANNEL_BYTES]
+        self._region = region
+        self._words = region[:_WORDS_BYTES].cast("Q")
+        self._run = region[_RUN_AT:_SUBMISSIONS_AT].cast("Q")
+        self.bell = bell
+        self._answer_bell = answer_bell
+        self._taken = 0
+        self._completed = 0
+        self._runs = 0
+        self._rows = 0
+
+    def waiting(self) -> bool:
+        """Whether there is something to take."""
+        return self._words[_SUBMITTED] != self._taken
+
+    def take(self) -> list[Submission]:
+        """All requests that wait."""
+        end = self._words[_SUBMITTED]
+        if not _ORDERS_STORES:
+            fence()
+        region, unpack = self._region, _SUBMISSION.unpack_from
+        found = [
+            Submission._make(unpack(region, _SUBMISSIONS_AT + (at % DEPTH) * 64)) for at in range(self._taken, end)
+        ]
+        self._taken = end
+        self._words[_TAKEN] = end
+        return found
+
+    def about_to_sleep(self) -> bool:
+        """Say that only a ring wakes this worker from now on; False when something came meanwhile."""
+        self._words[_SLEEPING] = 1
+        fence()
+        if self.waiting():
+            self._words[_SLEEPING] = 0
+            return False
+        return True
+
+    def awake(self) -> None:
+        self._words[_SLEEPING] = 0
+        self.bell.silence()
+
+    def begin(self, tickets: list[int], now_ns: int) -> None:
+        """Say what is about to run, so that whoever finds this worker dead knows what it died of."""
+        run = self._run
+        for at, ticket in enumerate(tickets):
+            run[at] = ticket
+        self._words[_RUN_SINCE_NS] = now_ns
+        self._words[_RUN_COUNT] = len(tickets)
+
+    def complete(self, completion: tuple[int, int, int, int]) -> None:
+        """Write an answer's entry; `announce` makes it seen."""
+        _COMPLETION.pack_into(self._region, _COMPLETIONS_AT + (self._completed % DEPTH) * 32, *completion)
+        self._completed += 1
+
+    def announce(self, rows: int) -> None:
+        """Show all completed entries, and say that nothing runs now."""
+        if not _ORDERS_STORES:
+            fence()
+        words = self._words
+        words[_COMPLETED] = self._completed
+        words[_RUN_COUNT] = 0
+        self._runs += 1
+        self._rows += rows
+        words[_RUNS] = self._runs
+        words[_ROWS] = self._rows
+        self._answer_bell.ring()
+
+    def tell(self, join_rows: int, service_ns: int) -> None:
+        """Let the application know what pays."""
+        self._words[_JOIN_ROWS] = join_rows
+        self._words[_SERVICE_NS] = service_ns

@@ -1,0 +1,426 @@
+"""The worker processes of one model: hired, heard, replaced when they die, dismissed.
+
+    hire ──► STARTING ── ready ──► READY ── retire ──► RETIRING ── drained ──► gone
+                │ dies                │ dies, hangs
+                └── back off, or ─────┴──► buried: its requests wait again, a replacement is hired
+                    give up after three
+
+All of it runs in the supervisor's thread; what touches the dispatcher takes the pool's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from modelserve import wire
+from modelserve.errors import ModelServeError, WorkerStartError
+from modelserve.runtime import messages
+from modelserve.runtime.bell import Bell
+from modelserve.runtime.channel import Sender
+from modelserve.runtime.dispatch import Dispatcher, Lane
+from modelserve.runtime.launch import Handle, Launcher, cause
+from modelserve.runtime.pending import Pending
+from modelserve.runtime.supervisor import Supervisor
+
+_log = logging.getLogger(__name__)
+
+_KEPT_LINES = 200
+_SHOWN_LINES = 20
+_FAILED_STARTS = 3
+_FIRST_BACK_OFF_S = 0.1
+_LONGEST_BACK_OFF_S = 5.0
+_CAUSE_WAIT_S = 0.3
+_STALL_S = 3.0
+
+
+class Stage(Enum):
+    """Where a worker is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RETIRING = "retiring"
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One worker process with everything that belongs to it."""
+
+    slot: int
+    control: socket.socket
+    errors: int
+    bell: Bell
+    handle: Handle
+    lane: Lane
+    stage: Stage = Stage.STARTING
+    lost_at: float | None = None
+    stalled_at: float | None = None
+    retire_by: float | None = None
+    killed_for: str | None = None
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a crew uses of its pool."""
+
+    supervisor: Supervisor
+    lock: threading.Lock
+    view: memoryview
+    arena_descriptor: int
+    arena_bytes: int
+    answer_bell: Bell
+    slots: set[int]
+    run_timeout_s: float
+    may_spin: bool
+    changed: threading.Condition
+    poisoned: Callable[[Sequence[Pending], str], list[Pending]]
+    give_up: Callable[[Crew, ModelServeError], None]
+
+
+class Crew:
+    """The workers of one model.
+
+    Args:
+        load: How a worker loads the model, as `worker.load` reads it.
+        descriptors: What `load` refers to; they belong to the crew from here on.
+    """
+
+    def __init__(
+        self,
+        pool: Surroundings,
+        launcher: Callable[[], Launcher],
+        load: Mapping[str, Any],
+        descriptors: Sequence[int],
+        digest: str,
+    ) -> None:
+        self.dispatcher = Dispatcher()
+        self.members: list[Member] = []
+        self.wanted = 0
+        self.restarts = 0
+        self.digest = digest
+        self.leaving = False
+        self.failure: ModelServeError | None = None
+        self.past_lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._pool = pool
+        self._make_launcher = launcher
+        self._launcher = launcher()
+        self._load = load
+        self._descriptors = list(descriptors)
+        self._curve: list[float] = []
+        self._failed_starts = 0
+        self._hire_after = 0.0
+
+    # Asked for by the pool, in the supervisor's thread.
+
+    def open(self) -> None:
+        """Start to listen to the launcher."""
+        for source, hear in self._launcher.sockets().items():
+            self._pool.supervisor.watch(source, partial(self._hear_launcher, hear))
+
+    def resize(self, workers: int, *, drain_s: float) -> None:
+        """Have this many; those too many finish what lies before them first."""
+        self.wanted = workers
+        staying = [member for member in self.members if member.stage is not Stage.RETIRING]
+        spare = sorted(staying, key=lambda member: (member.stage is Stage.READY, len(member.lane.outstanding)))
+        for member in spare[: max(0, len(staying) - workers)]:
+            self._retire(member, drain_s)
+        self._hire_wanted()
+
+    def leave(self, *, drain_s: float) -> None:
+        """Let every worker go once the queue is empty."""
+        self.leaving = True
+        self._leave_by = time.monotonic() + drain_s
+        self.settle()
+
+    def settle(self) -> None:
+        """Dismiss whoever is drained."""
+        if self.leaving and (not self.dispatcher.queue or time.monotonic() > self._leave_by) and self.wanted:
+            self.resize(0, drain_s=self._leave_by - time.monotonic())
+        for member in list(self.members):
+            if member.stage is Stage.RETIRING and not member.lane.outstanding:
+                self._dismiss(member)
+
+    def tick(self, now: float) -> None:
+        """Notice who hangs, whose end is known by now, and who is to be hired."""
+        self._launcher.reap()
+        for member in list(self.members):
+            if member.lost_at is not None:
+                if member.handle.exit_code is not None or now - member.lost_at > _CAUSE_WAIT_S:
+                    self._bury(member)
+            elif member.retire_by is not None and now > member.retire_by:
+                self._kill(member, "it did not finish in time to be let go")
+            else:
+                self._watch_progress(member, now)
+        self.settle()
+        self._hire_wanted()
+
+    def close(self) -> None:
+        """End every worker at once."""
+        for member in list(self.members):
+            self._drop(member)
+        for source in self._launcher.sockets():
+            self._pool.supervisor.unwatch(source)
+        self._launcher.close()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors = []
+
+    @property
+    def ready(self) -> int:
+        """Workers that answer."""
+        return sum(member.stage is Stage.READY and member.lost_at is None for member in self.members)
+
+    def last_words(self) -> str:
+        """What the workers printed last, for a message."""
+        lines = [*self.past_lines, *(line for member in self.members for line in member.lines)][-_SHOWN_LINES:]
+        return "\n".join(["", "Last lines of the worker:", *lines]) if lines else ""
+
+    # Hiring.
+
+    def _hire_wanted(self) -> None:
+        if self.failure is not None or time.monotonic() < self._hire_after:
+            return
+        staying = sum(member.stage is not Stage.RETIRING and member.lost_at is None for member in self.members)
+        for _ in range(staying, self.wanted):
+            try:
+                self._hire()
+            except (OSError, WorkerStartError) as error:
+                self._start_failed(f"{error}")
+                return
+
+    def _hire(self) -> None:
+        pool = self._pool
+        if not pool.slots:
+            raise WorkerStartError("No more workers fit into this pool. Scale to fewer.")
+        slot = pool.slots.pop()
+        bell = Bell.create()
+        control, theirs = socket.socketpair()
+        errors, write_errors = os.pipe()
+        os.set_blocking(errors, False)
+        try:
+            lane = Lane(Sender(pool.view, slot, bell))
+            handle = self._launcher.start(theirs, write_errors)
+        except BaseException:
+            _close_all(control, bell, errors)
+            pool.slots.add(slot)
+            raise
+        finally:
+            theirs.close()
+            os.close(write_errors)
+        member = Member(slot, control, errors, bell, handle, lane)
+        self.members.append(member)
+        self._order(member)
+        pool.supervisor.watch(control, lambda: self._hear(member))
+        pool.supervisor.watch(errors, lambda: self._read_errors(member))
+
+    def _order(self, member: Member) -> None:
+        pool = self._pool
+        order = {
+            "slot": member.slot,
+            "arena_bytes": pool.arena_bytes,
+            "load": self._load,
+            "curve": self._curve,
+            "may_spin": pool.may_spin,
+        }
+        bells = [member.bell.ring_descriptor, member.bell.wait_descriptor]
+        bells += [pool.answer_bell.ring_descriptor, pool.answer_bell.wait_descriptor]
+        with contextlib.suppress(OSError):  # dead already: its control socket says so in a moment
+            messages.send(member.control, order, [pool.arena_descriptor, *bells, *self._descriptors])
+
+    # Hearing.
+
+    def _hear(self, member: Member) -> None:
+        try:
+            message, _ = messages.receive(member.control)
+        except (EOFError, OSError):
+            self._lose(member)
+            return
+        if "ready" in message:
+            self._welcome(member, message["ready"])
+        elif "failed" in message:
+            member.killed_for = "failed"
+            self._give_up(wire.decode_error(message["failed"].encode()))
+
+    def _welcome(self, member: Member, news: Mapping[str, Any]) -> None:
+        self._failed_starts = 0
+        self._curve = news["curve"] or self._curve
+        if member.stage is not Stage.STARTING:
+            return
+        member.stage = Stage.READY
+        with self._pool.lock:
+            busy = self.dispatcher.add(member.lane)
+        if busy:
+            member.lane.sender.wake()
+        self._tell()
+
+    def _read_errors(self, member: Member) -> None:
+        try:
+            content = os.read(member.errors, 1 << 16)
+        except BlockingIOError:
+            return
+        if not content:
+            self._pool.supervisor.unwatch(member.errors)
+            return
+        member.lines.extend(content.decode(errors="replace").splitlines())
+
+    def _hear_launcher(self, hear: Callable[[], bool]) -> None:
+        if hear():
+            for member in list(self.members):
+                if member.lost_at is not None and member.handle.exit_code is not None:
+                    self._bury(member)
+            return
+        # The zygote died, and its workers with it: begin anew.
+        _log.warning("The process that workers are forked from died; starting another one.")
+        for source in self._launcher.sockets():
+            self._pool.supervisor.unwatch(source)
+        self._launcher.close()
+        for member in list(self.members):
+            self._lose(member)
+            self._bury(member)
+        try:
+            self._launcher = self._make_launcher()
+        except ModelServeError as error:
+            self._give_up(error)
+            return
+        self.open()
+        self._hire_wanted()
+
+    # Dying.
+
+    def _lose(self, member: Member) -> None:
+        """Its control socket closed; how it ended is known in a moment."""
+        if member.lost_at is None:
+            member.lost_at = time.monotonic()
+            self._pool.supervisor.unwatch(member.control)
+            self._launcher.reap()
+        if member.handle.exit_code is not None:
+            self._bury(member)
+
+    def _bury(self, member: Member) -> None:
+        if member not in self.members:
+            return
+        self._read_errors(member)
+        how = member.killed_for or _how(member)
+        was = member.stage
+        with self._pool.lock:
+            if member.lane in self.dispatcher.lanes:
+                answered, _ = self.dispatcher.collect(member.lane)
+                suspects = self.dispatcher.lose(member.lane)
+            else:
+                answered, suspects = [], []
+            self.dispatcher.put_first(self._pool.poisoned(suspects, how))
+            woken = self.dispatcher.feed_all()
+        for pending in answered:
+            pending.notify(None)
+        for lane in woken:
+            lane.sender.wake()
+        self.past_lines.extend(member.lines)
+        self._drop(member)
+        if was is Stage.STARTING and self.failure is None:
+            self._start_failed(f"A worker {how} while it loaded the model.")
+        elif was is Stage.READY:
+            self.restarts += 1
+            _log.warning("A worker %s; it is replaced.", how)
+        self._hire_wanted()
+        self._tell()
+
+    def _start_failed(self, what: str) -> None:
+        self._failed_starts += 1
+        self._hire_after = time.monotonic() + min(
+            _FIRST_BACK_OFF_S * 2 ** (self._failed_starts - 1), _LONGEST_BACK_OFF_S
+        )
+        if self._failed_starts >= _FAILED_STARTS and not self.ready:
+            self._give_up(WorkerStartError(f"{what} Tried {self._failed_starts} times.{self.last_words()}"))
+
+    def _give_up(self, error: ModelServeError) -> None:
+        self.failure = error
+        self._pool.give_up(self, error)
+        self._tell()
+
+    def _watch_progress(self, member: Member, now: float) -> None:
+        lane = member.lane
+        if not lane.outstanding:
+            member.stalled_at = None
+            return
+        running, since_ns = lane.sender.running()
+        if running and now - since_ns / 1e9 > self._pool.run_timeout_s:
+            self._kill(member, f"was ended after running for {self._pool.run_timeout_s:g} s")
+        elif (lane.sender.untouched() and not running) or _is_stopped(member.handle.pid):
+            member.stalled_at = member.stalled_at or now
+            if now - member.stalled_at > _STALL_S:
+                self._kill(member, f"was ended because it took no request for {_STALL_S:g} s")
+        else:
+            member.stalled_at = None
+
+    def _kill(self, member: Member, why: str) -> None:
+        member.killed_for = why
+        member.retire_by = None
+        member.handle.kill()
+
+    # Leaving.
+
+    def _retire(self, member: Member, drain_s: float) -> None:
+        if member.stage is Stage.STARTING:
+            self._drop(member)
+            return
+        with self._pool.lock:
+            self.dispatcher.retire(member.lane)
+        member.stage = Stage.RETIRING
+        member.retire_by = time.monotonic() + max(0.0, drain_s)
+        if not member.lane.outstanding:
+            self._dismiss(member)
+
+    def _dismiss(self, member: Member) -> None:
+        with self._pool.lock:
+            if member.lane in self.dispatcher.lanes:
+                self.dispatcher.lanes.remove(member.lane)
+        self.past_lines.extend(member.lines)
+        self._drop(member)
+        self._tell()
+
+    def _drop(self, member: Member) -> None:
+        """Close everything of a member; its process ends if it has not yet."""
+        if member in self.members:
+            self.members.remove(member)
+        for source in (member.control, member.errors):
+            self._pool.supervisor.unwatch(source)
+        if member.stage is Stage.STARTING:
+            member.handle.kill()
+        _close_all(member.control, member.bell, member.errors)
+        member.handle.forget()
+        self._pool.slots.add(member.slot)
+
+    def _tell(self) -> None:
+        with self._pool.changed:
+            self._pool.changed.notify_all()
+
+
+def _how(member: Member) -> str:
+    code = member.handle.exit_code
+    return "left" if code is None else cause(code)
+
+
+def _is_stopped(pid: int | None) -> bool:
+    """Whether somebody stopped the process (SIGSTOP); only known where /proc is."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  # read often, kept cheap
+            return file.read().rpartition(b")")[2].split()[0] == b"T"
+    except (OSError, IndexError):
+        return False
+
+
+def _close_all(control: socket.socket, bell: Bell, errors: int) -> None:
+    control.close()
+    bell.close()
+    os.close(errors)

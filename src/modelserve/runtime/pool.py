@@ -1,0 +1,593 @@
+"""N worker processes answering for one model.
+
+    submit ──► block in shared memory ──► dispatcher ──► channel ──► worker
+                                                                       │
+    result ◄── listener (the waiting thread or task itself) ◄── bell ◄─┘
+
+    supervisor thread: hires, hears, buries, replaces; no request passes through it
+
+A request is written once into memory that every worker maps. When its worker dies it is simply given to another one;
+inference has no side effect, so it may run again until its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+
+from modelserve.bundle import Bundle, LiveCallable
+from modelserve.bundle.manifest import signature_to_json
+from modelserve.errors import (
+    DeploymentClosedError,
+    ForkedProcessError,
+    InvalidScaleError,
+    ModelServeError,
+    OverloadedError,
+    PoisonedRequestError,
+    WorkerStartError,
+)
+from modelserve.runtime import usage
+from modelserve.runtime.autoscale import Autoscaler
+from modelserve.runtime.bell import Bell
+from modelserve.runtime.channel import CHANNEL_BYTES, SLOTS, fence
+from modelserve.runtime.cores import usable_cores
+from modelserve.runtime.crew import Crew, Stage, Surroundings
+from modelserve.runtime.dispatch import Dispatcher, Lane
+from modelserve.runtime.launch import Launcher, SpawnLauncher, ZygoteLauncher
+from modelserve.runtime.listener import Listener
+from modelserve.runtime.memory import Arena, create_shared_file
+from modelserve.runtime.pending import LENT_FROM_BYTES, Pending, deadline_after
+from modelserve.runtime.supervisor import Supervisor
+from modelserve.runtime.worker import body_offset
+from modelserve.wire import Message
+
+# A request whose workers died this often while they ran nothing else is what kills them.
+_LONELY_DEATHS = 3
+_QUARANTINE_S = 60.0
+_BUSY_TICK_S = 0.05
+_IDLE_TICK_S = 1.0
+_UNKNOWN_REPLY_BYTES = 16 << 10
+_SMALLEST_REPLY_BYTES = 4096
+_LONGEST_SPIN_NS = 200_000
+_KNOWN_REPLIES = 4096
+
+_forks = itertools.count()
+_generation = next(_forks)
+
+
+def _forked() -> None:
+    global _generation  # one number for the whole process, as there is one process
+    _generation = next(_forks)
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One worker process. Memory in bytes, None where the platform does not tell."""
+
+    pid: int | None
+    stage: Stage
+    runs: int
+    rows: int
+    private_bytes: int | None
+    shared_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """A pool as it is now. `restarts` counts workers that died and were replaced."""
+
+    digest: str
+    wanted: int
+    ready: int
+    inflight: int
+    restarts: int
+    workers: tuple[WorkerStatus, ...]
+    failure: ModelServeError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """How a pool behaves.
+
+    Attributes:
+        threads: Threads within one operation of a worker. With 1, workers are forked from one that has the model.
+        timeout_s: Longest time that one run of the model may take, and a request by default.
+        max_inflight: Requests under way at once; more are refused with `OverloadedError`.
+        max_bytes: Memory for requests and answers under way; None takes a quarter of what the machine has.
+        start: "auto", "zygote" (Linux) or "spawn".
+        drain_s: How long a worker that is let go may take to finish.
+    """
+
+    threads: int = 1
+    timeout_s: float = 60.0
+    max_inflight: int = 8192
+    max_bytes: int | None = None
+    start: str = "auto"
+    drain_s: float = 30.0
+
+
+@dataclass(slots=True)
+class _Quarantine:
+    """Requests that killed their workers, by digest, for a while."""
+
+    until: dict[bytes, tuple[float, str]] = field(default_factory=dict)
+
+    def add(self, digest: bytes, how: str) -> None:
+        self.until[digest] = (time.monotonic() + _QUARANTINE_S, how)
+
+    def why(self, message: Message) -> str | None:
+        now = time.monotonic()
+        self.until = {digest: entry for digest, entry in self.until.items() if entry[0] > now}
+        entry = self.until.get(_digest((message.header, *message.buffers)))
+        return entry[1] if entry else None
+
+
+class WorkerPool:
+    """Worker processes for one model. May be used from many threads and tasks at once, never from a forked child.
+
+    Args:
+        workers: How many to start; the call returns when all of them are ready.
+
+    Raises:
+        WorkerStartError: they could not start; the workers' last lines are in the message.
+        ModelServeError: what loading the model raised.
+    """
+
+    def __init__(
+        self, servable: Bundle | LiveCallable, *, workers: int = 1, settings: PoolSettings | None = None
+    ) -> None:
+        self.settings = settings or PoolSettings()
+        self._home = _generation
+        self._lock = threading.Lock()
+        self._closed = False
+        self._tickets = itertools.count(1)
+        self._reply_bytes: dict[bytes, int] = {}
+        self._quarantine = _Quarantine()
+        self._changed = threading.Condition()
+        self._autoscaler: Autoscaler | None = None
+        self._cores = usable_cores()
+        limit_bytes = self.settings.max_bytes or usage.memory_limit_bytes() // 4
+        self._arena = Arena(reserved_bytes=SLOTS * CHANNEL_BYTES, limit_bytes=limit_bytes)
+        self._bell = Bell.create()
+        self._listener = Listener(self._bell, self._collect, self._spin_ns)
+        self._supervisor = Supervisor(self._tick)
+        self._pool = Surroundings(
+            supervisor=self._supervisor,
+            lock=self._lock,
+            view=self._arena.view,
+            arena_descriptor=self._arena.descriptor,
+            arena_bytes=len(self._arena.mapping),
+            answer_bell=self._bell,
+            slots=set(range(SLOTS)),
+            run_timeout_s=self.settings.timeout_s,
+            may_spin=self._cores > 1,
+            changed=self._changed,
+            poisoned=self._poisoned,
+            give_up=self._fail_queue,
+        )
+        self._crews: list[Crew] = []
+        self._supervisor.start()
+        try:
+            self._crew = self._raise_crew(servable)
+            self.scale(workers)
+        except BaseException:
+            self.close(drain_s=0)
+            raise
+
+    # Requests.
+
+    def submit(self, message: Message, rows: int, timeout_s: float | None = None) -> Pending:
+        """Send a request on its way.
+
+        Raises:
+            OverloadedError: too much is under way.
+            PoisonedRequestError: this request has just been found to kill workers.
+            DeploymentClosedError, ForkedProcessError, WorkerStartError: nobody is there to answer.
+        """
+        self._check_usable()
+        if self._quarantine.until and (how := self._quarantine.why(message)) is not None:
+            raise _poison(how)
+        pending = self._place(message, rows, self.settings.timeout_s if timeout_s is None else timeout_s)
+        with self._lock:
+            crew = self._crew
+            dispatcher = crew.dispatcher
+            if dispatcher.inflight >= self.settings.max_inflight:
+                raise self._overloaded(dispatcher)
+            lane = dispatcher.submit(pending)
+        if lane is not None:
+            lane.sender.wake()
+        elif crew.failure is not None:
+            self._fail_queue(crew, crew.failure)
+        elif not crew.wanted:
+            self._supervisor.post(self._wake)
+        if pending.timeout_s < _IDLE_TICK_S * 2:
+            self._supervisor.post(_nothing)
+        return pending
+
+    def _overloaded(self, dispatcher: Dispatcher) -> OverloadedError:
+        service_s = max((lane.sender.service_ns for lane in dispatcher.lanes), default=0) / 1e9
+        wait_s = dispatcher.inflight * service_s / max(1, len(dispatcher.lanes))
+        return OverloadedError(
+            f"{dispatcher.inflight} requests are under way, and at most {self.settings.max_inflight} may be. "
+            "Wait for answers before sending more, or scale to more workers.",
+            retry_after_s=min(max(wait_s, 0.01), 30.0),
+        )
+
+    def _check_usable(self) -> None:
+        if self._home != _generation:
+            raise ForkedProcessError(
+                "This process is a fork of the one that owns the workers. Serve the model again in this process."
+            )
+        if self._closed:
+            raise DeploymentClosedError("The workers were closed. Serve the model again.")
+
+    def _place(self, message: Message, rows: int, timeout_s: float) -> Pending:
+        """Write the request into shared memory, with room for its answer behind it."""
+        header, buffers = message
+        body_bytes = sum(buffer.nbytes for buffer in buffers)
+        reply_bytes = self._reply_bytes.get(header, _UNKNOWN_REPLY_BYTES)
+        body_at = (len(header) + 63) & ~63
+        reply_at = (body_at + body_bytes + 63) & ~63
+        separate = reply_bytes > LENT_FROM_BYTES
+        arena = self._arena
+        offset, kind = arena.take(reply_at + (0 if separate else reply_bytes))
+        blocks = [(offset, kind)]
+        reply_offset = offset + reply_at
+        try:
+            if separate:
+                blocks.append(arena.take(reply_bytes))
+                reply_offset = blocks[1][0]
+        except OverloadedError:
+            arena.give_back(offset, kind)
+            raise
+        view = arena.view
+        view[offset : offset + len(header)] = header
+        at = offset + body_at
+        for buffer in buffers:
+            view[at : at + buffer.nbytes] = buffer
+            at += buffer.nbytes
+        deadline_ns = deadline_after(timeout_s)
+        entry = [next(self._tickets), offset, len(header), body_bytes, reply_offset, reply_bytes, 0, deadline_ns]
+        return Pending(arena, self._listener, entry, blocks, rows, timeout_s, deadline_ns)
+
+    def _collect(self, here: asyncio.AbstractEventLoop | None) -> None:
+        """Hand out what the workers have answered, and give them what waits."""
+        answered: list[Pending] = []
+        woken: list[Lane] = []
+        drained = False
+        with self._lock:
+            for crew in self._crews:
+                dispatcher = crew.dispatcher
+                for lane in dispatcher.lanes:
+                    if not lane.sender.has_answers():
+                        continue
+                    found, too_large = dispatcher.collect(lane)
+                    answered += found
+                    for pending, needed in too_large:
+                        self._fetch(crew, lane, pending, needed, answered)
+                    if dispatcher.feed(lane) or too_large:
+                        woken.append(lane)
+                    drained |= (not lane.open or crew.leaving) and not lane.outstanding
+        for lane in woken:
+            lane.sender.wake()
+        for pending in answered:
+            pending.notify(here)
+        if here is not None or len(self._crews) > 1:
+            self._listener.nudge()
+        if drained:
+            self._supervisor.post(self._settle_all)
+
+    def _fetch(self, crew: Crew, lane: Lane, pending: Pending, needed: int, answered: list[Pending]) -> None:
+        """The answer is larger than was thought: get a block for it, and remember for the next request like it."""
+        header_at, header_bytes = pending.entry[1], pending.entry[2]
+        if len(self._reply_bytes) > _KNOWN_REPLIES:
+            self._reply_bytes.clear()
+        self._reply_bytes[bytes(self._arena.view[header_at : header_at + header_bytes])] = needed
+        try:
+            pending.use_block(*self._arena.take(needed), needed)
+        except OverloadedError as error:
+            lane.outstanding.pop(pending.entry[0])
+            lane.rows -= pending.rows
+            pending.fail(error)
+            answered.append(pending)
+            return
+        crew.dispatcher.fetch(lane, pending)
+
+    def _spin_ns(self, pending: Pending) -> int:
+        """A lone caller of a quick model looks again and again: the answer comes sooner than a sleeper wakes."""
+        lane = pending.lane
+        if lane is None or self._cores < 2 or len(self._crews) > 1 or self._crew.dispatcher.inflight > 1:
+            return 0
+        service_ns = lane.sender.service_ns
+        return 2 * service_ns + 20_000 if service_ns < _LONGEST_SPIN_NS else 0
+
+    # What users ask for.
+
+    def scale(self, workers: int, *, timeout_s: float = 120.0) -> None:
+        """Have this many workers. Returns when they are ready; those too many finish what they have, meanwhile.
+
+        Raises:
+            InvalidScaleError: below 0, or more than fit.
+            WorkerStartError: they could not start in time.
+        """
+        self._check_usable()
+        if not isinstance(workers, int) or isinstance(workers, bool) or not 0 <= workers <= SLOTS // 2:
+            raise InvalidScaleError(f"Workers must be a whole number from 0 to {SLOTS // 2}, got {workers!r}.")
+        self._autoscaler = None
+        crew = self._crew
+        self._supervisor.call(lambda: crew.resize(workers, drain_s=self.settings.drain_s))
+        self._await_ready(crew, workers, timeout_s)
+
+    def autoscale(self, minimum: int, maximum: int, target_inflight: float) -> None:
+        """Have between `minimum` and `maximum` workers, so that each has about `target_inflight` requests under way."""
+        self._check_usable()
+        start = min(max(minimum, self._crew.wanted), maximum)
+        self.scale(start)
+        self._autoscaler = Autoscaler(minimum, maximum, target_inflight)
+        self._supervisor.post(_nothing)
+
+    def update(self, servable: Bundle | LiveCallable, *, timeout_s: float = 120.0) -> None:
+        """Answer with another model from now on. Requests under way finish with the old one; none fails or mixes.
+
+        Raises:
+            ModelServeError: the new model could not be loaded; the old one goes on answering.
+        """
+        self._check_usable()
+        old = self._crew
+        new = self._raise_crew(servable)
+        workers = max(old.wanted, 1)
+        try:
+            self._supervisor.call(lambda: new.resize(workers, drain_s=0))
+            self._await_ready(new, workers, timeout_s)
+        except BaseException:
+            self._supervisor.call(lambda: self._discard(new))
+            raise
+        with self._lock:
+            self._crew = new
+        self._supervisor.call(lambda: old.leave(drain_s=self.settings.drain_s))
+
+    def status(self) -> PoolStatus:
+        """How it is now."""
+        crew = self._crew
+        workers = []
+        for member in list(crew.members):
+            private_bytes, shared_bytes = usage.memory_of(member.handle.pid)
+            runs, rows = member.lane.sender.runs_and_rows if not self._closed else (0, 0)
+            workers.append(WorkerStatus(member.handle.pid, member.stage, runs, rows, private_bytes, shared_bytes))
+        with self._lock:
+            inflight = sum(crew.dispatcher.inflight for crew in self._crews)
+        return PoolStatus(crew.digest, crew.wanted, crew.ready, inflight, crew.restarts, tuple(workers), crew.failure)
+
+    def logs(self) -> list[str]:
+        """The last lines that workers printed, oldest first."""
+        crew = self._crew
+        return [*crew.past_lines, *(line for member in list(crew.members) for line in list(member.lines))]
+
+    def close(self, *, drain_s: float | None = None) -> None:
+        """Let requests under way finish, for so long, then end every process. Quiet when called twice."""
+        if self._closed or self._home != _generation:
+            return
+        self._closed = True
+        end = time.monotonic() + (self.settings.drain_s if drain_s is None else drain_s)
+        while time.monotonic() < end and self._unanswered():
+            self._collect(None)
+            time.sleep(0.002)
+        self._supervisor.call(self._close_all)
+        self._supervisor.stop()
+        self._listener.close()
+        self._bell.close()
+        self._arena.close()
+
+    # In the supervisor's thread.
+
+    def _tick(self) -> float:
+        now = time.monotonic()
+        for crew in list(self._crews):
+            crew.tick(now)
+            if crew.leaving and not crew.members:
+                self._discard(crew)
+        self._expire(time.monotonic_ns())
+        busy = any(crew.dispatcher.inflight or crew.ready != crew.wanted for crew in self._crews)
+        self._autoscale(now)
+        return _BUSY_TICK_S if busy or self._autoscaler else _IDLE_TICK_S
+
+    def _autoscale(self, now: float) -> None:
+        if self._autoscaler is None:
+            return
+        crew = self._crew
+        with self._lock:
+            inflight = crew.dispatcher.inflight
+        wanted = self._autoscaler.decide(crew.wanted, inflight, now)
+        if wanted != crew.wanted:
+            crew.resize(wanted, drain_s=self.settings.drain_s)
+
+    def _wake(self) -> None:
+        """A request came while nobody works."""
+        crew = self._crew
+        if not crew.wanted and not self._closed:
+            crew.resize(1, drain_s=0)
+
+    def _settle_all(self) -> None:
+        for crew in list(self._crews):
+            crew.settle()
+
+    def _expire(self, now_ns: int) -> None:
+        late: list[Pending] = []
+        with self._lock:
+            for crew in self._crews:
+                dispatcher = crew.dispatcher
+                waiting = [pending for pending in dispatcher.queue if pending.deadline_ns < now_ns]
+                for pending in waiting:
+                    dispatcher.queue.remove(pending)
+                under_way = (pending for lane in dispatcher.lanes for pending in lane.outstanding.values())
+                late += waiting
+                late += [one for one in under_way if one.deadline_ns < now_ns and not one.answered]
+        for pending in late:
+            if not pending.answered:
+                pending.expire()
+            pending.notify(None)
+        if late:
+            self._listener.nudge()
+
+    def _poisoned(self, suspects: Sequence[Pending], how: str) -> list[Pending]:
+        """Those that may run again; whoever killed too many workers alone is answered with the cause. Lock held."""
+        again = []
+        for pending in suspects:
+            if pending.lonely_deaths < _LONELY_DEATHS:
+                again.append(pending)
+                continue
+            start, header_bytes, body_bytes = pending.entry[1:4]
+            body_at = body_offset(start, header_bytes)
+            view = self._arena.view
+            self._quarantine.add(
+                _digest((view[start : start + header_bytes], view[body_at : body_at + body_bytes])), how
+            )
+            pending.fail(_poison(how))
+            self._supervisor.post(partial(self._notify, pending))
+        return again
+
+    def _notify(self, pending: Pending) -> None:
+        pending.notify(None)
+        self._listener.nudge()
+
+    def _fail_queue(self, crew: Crew, error: ModelServeError) -> None:
+        """Nobody will come to answer."""
+        with self._lock:
+            waiting = list(crew.dispatcher.queue)
+            crew.dispatcher.queue.clear()
+        for pending in waiting:
+            pending.fail(error)
+            pending.notify(None)
+        self._listener.nudge()
+
+    def _discard(self, crew: Crew) -> None:
+        crew.close()
+        with self._lock:
+            self._crews = [other for other in self._crews if other is not crew]
+
+    def _close_all(self) -> None:
+        closed = DeploymentClosedError("The workers were closed before this request was answered.")
+        for crew in list(self._crews):
+            with self._lock:
+                left = [pending for lane in crew.dispatcher.lanes for pending in lane.outstanding.values()]
+            self._fail_queue(crew, closed)
+            self._discard(crew)
+            for pending in left:
+                if not pending.answered:
+                    pending.fail(closed)
+                pending.notify(None)
+        self._listener.nudge()
+
+    # Crews.
+
+    def _raise_crew(self, servable: Bundle | LiveCallable) -> Crew:
+        """A crew for this model, with nobody hired yet; where the zygote loads the model, it has loaded it."""
+        load, descriptors = _load_order(servable, self.settings.threads)
+        preload = self.settings.threads == 1 and isinstance(servable, Bundle)
+        start = self.settings.start
+        zygote = start == "zygote" or (start == "auto" and _has_zygote())
+        try:
+            crew = Crew(
+                self._pool,
+                _zygote_maker(load if preload else None, descriptors) if zygote else SpawnLauncher,
+                load,
+                descriptors,
+                servable.digest,
+            )
+        except BaseException:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
+        self._supervisor.call(crew.open)
+        with self._lock:
+            self._crews = [*self._crews, crew]
+        return crew
+
+    def _await_ready(self, crew: Crew, workers: int, timeout_s: float) -> None:
+        end = time.monotonic() + timeout_s
+        with self._changed:
+            while crew.ready < workers and crew.failure is None:
+                left_s = end - time.monotonic()
+                if left_s <= 0:
+                    raise WorkerStartError(
+                        f"{crew.ready} of {workers} workers were ready after {timeout_s:g} s.{crew.last_words()}"
+                    )
+                self._changed.wait(min(left_s, 0.5))
+        if crew.failure is not None:
+            raise crew.failure
+
+    def _unanswered(self) -> bool:
+        with self._lock:
+            return any(crew.dispatcher.inflight for crew in self._crews)
+
+
+def _load_order(servable: Bundle | LiveCallable, threads: int) -> tuple[dict[str, Any], list[int]]:
+    """How a worker loads this, and the descriptors that it needs for it."""
+    import sys
+
+    common = {"sys_path": [entry for entry in sys.path if entry], "threads": threads}
+    if isinstance(servable, Bundle):
+        return {**common, "bundle": str(servable.path.absolute())}, []
+    descriptor = create_shared_file(len(servable.payload))
+    os.pwrite(descriptor, servable.payload, 0)
+    content = {
+        "live_bytes": len(servable.payload),
+        "signature": signature_to_json(servable.signature),
+        "rows_independent": servable.rows_independent,
+    }
+    return {**common, **content}, [descriptor]
+
+
+def _zygote_maker(load: dict[str, Any] | None, descriptors: list[int]) -> Callable[[], Launcher]:
+    def make() -> Launcher:
+        read_errors, write_errors = os.pipe()
+        try:
+            return ZygoteLauncher(load, descriptors, errors=write_errors)
+        except WorkerStartError as error:
+            os.set_blocking(read_errors, False)
+            try:
+                said = os.read(read_errors, 1 << 16).decode(errors="replace").strip()
+            except BlockingIOError:
+                said = ""
+            raise WorkerStartError(f"{error}{chr(10) + said if said else ''}") from error
+        finally:
+            os.close(read_errors)
+            os.close(write_errors)
+
+    return make
+
+
+def _has_zygote() -> bool:
+    return hasattr(os, "memfd_create") and hasattr(os, "pidfd_open")
+
+
+def _poison(how: str) -> PoisonedRequestError:
+    return PoisonedRequestError(
+        f"Workers die whenever they run this request: each {how}. "
+        "It is refused for a while; look for what the model does with these inputs."
+    )
+
+
+def _digest(parts: Iterable[Any]) -> bytes:
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+def _nothing() -> None:
+    """Posted to make the supervisor look at its clock."""
+
+
+__all__ = ["PoolSettings", "PoolStatus", "WorkerPool", "WorkerStatus", "fence"]

@@ -1,0 +1,278 @@
+"""One worker process: takes requests from its channel, runs the model, writes the answers back.
+
+    control socket ── start ──► load, warm up ── ready ──► serve until the control socket closes
+                                                             │
+                             take ─► groups ─► run ─► write into the blocks given ─► announce
+
+Started as `python -m modelserve.runtime.worker DESCRIPTOR`, or forked by the zygote with the model loaded already.
+It ends when its control socket closes: when the pool lets it go, or when the application is gone.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from modelserve import wire
+from modelserve.bundle import Bundle, LiveCallable
+from modelserve.bundle.manifest import signature_from_json
+from modelserve.errors import ModelRunError, ModelServeError, OutOfMemoryError, PredictionError
+from modelserve.runtime import messages
+from modelserve.runtime.batcher import Curve, Waiting, describe, groups
+from modelserve.runtime.bell import Bell
+from modelserve.runtime.channel import CHANNEL_BYTES, EXPIRED, FAILED, FETCH, OK, SLOTS, TOO_LARGE, Receiver, Submission
+from modelserve.session import Runner, open_session
+from modelserve.tensors import Tensors
+
+_WARM_UP_S = 0.03
+_LONGEST_SPIN_NS = 60_000
+_SLEEP_MS = 1000
+_ERROR_BYTES = 2000
+
+
+class Worker:
+    """Answers what comes over one channel with one model."""
+
+    def __init__(self, runner: Runner, view: memoryview, receiver: Receiver, curve: Curve, *, may_spin: bool) -> None:
+        self._runner = runner
+        self._view = view
+        self._receiver = receiver
+        self._curve = curve
+        self._may_join = runner.rows_independent and runner.signature.is_batched
+        self._spin_ns = _LONGEST_SPIN_NS if may_spin else 0
+        self._may_spin = may_spin
+        self._service_ns = 0
+        self._held: dict[int, wire.Message] = {}
+
+    def serve(self, control: socket.socket) -> None:
+        """Answer until the control socket closes."""
+        receiver = self._receiver
+        poller = select.poll()
+        poller.register(receiver.bell.wait_descriptor, select.POLLIN)
+        poller.register(control.fileno(), select.POLLIN)
+        while True:
+            if not receiver.waiting() and not self._wait(poller, control.fileno()):
+                return
+            self._answer(receiver.take())
+
+    def _wait(self, poller: select.poll, control: int) -> bool:
+        """Until something waits; False when the pool has let go."""
+        if self._spin():
+            return True
+        receiver = self._receiver
+        slept_at = time.perf_counter_ns()
+        while receiver.about_to_sleep():
+            events = poller.poll(_SLEEP_MS)
+            receiver.awake()
+            if receiver.waiting():
+                break
+            if any(descriptor == control for descriptor, _ in events):
+                return False
+        # Had a spin caught it? Then the next one is worth its while.
+        if self._may_spin and time.perf_counter_ns() - slept_at < _LONGEST_SPIN_NS:
+            self._spin_ns = _LONGEST_SPIN_NS
+        return True
+
+    def _spin(self) -> bool:
+        """Look again and again for a moment; less often after it was in vain."""
+        if not self._spin_ns:
+            return False
+        waiting = self._receiver.waiting
+        now = time.perf_counter_ns
+        end = now() + self._spin_ns
+        while now() < end:
+            if waiting():
+                return True
+        self._spin_ns //= 2
+        return False
+
+    def _answer(self, submissions: Sequence[Submission]) -> None:
+        waiting = []
+        now_ns = time.monotonic_ns()
+        for submission in submissions:
+            if submission.flags & FETCH:
+                self._write(submission, self._held.pop(submission.ticket))
+            elif submission.deadline_ns < now_ns:
+                self._receiver.complete((submission.ticket, EXPIRED, 0, 0))
+            else:
+                waiting += self._described(submission)
+        if len(waiting) < len(submissions):
+            self._receiver.announce(0)
+        for group in groups(waiting, self._curve.join_rows() if self._may_join else 1):
+            self._run(group)
+
+    def _described(self, submission: Submission) -> list[Waiting]:
+        start = submission.offset
+        header = bytes(self._view[start : start + submission.header_bytes])
+        try:
+            return [describe(submission, header)]
+        except ModelServeError as error:
+            self._fail(submission, error)
+            return []
+
+    def _run(self, group: list[Waiting]) -> None:
+        start_ns = time.monotonic_ns()
+        self._receiver.begin([one.submission.ticket for one in group], start_ns)
+        self._answer_group(group)
+        elapsed_ns = time.monotonic_ns() - start_ns
+        rows = sum(one.rows for one in group)
+        self._service_ns = elapsed_ns if not self._service_ns else (3 * self._service_ns + elapsed_ns) // 4
+        if self._may_join:
+            self._curve.note(rows, elapsed_ns / 1e9)
+        self._receiver.tell(self._curve.join_rows() if self._may_join else 1, self._service_ns)
+        self._receiver.announce(rows)
+
+    def _answer_group(self, group: list[Waiting]) -> None:
+        """Answer each; a group that the model refuses is halved until only the culprits fail."""
+        try:
+            if len(group) == 1:
+                self._answer_one(group[0])
+            else:
+                self._answer_joined(group)
+        except PredictionError as error:
+            if len(group) == 1:
+                self._fail(group[0].submission, error)
+                return
+            half = len(group) // 2
+            self._answer_group(group[:half])
+            self._answer_group(group[half:])
+        except Exception as error:  # noqa: BLE001  # the one place where a worker answers: whatever went wrong becomes a message
+            for one in group:
+                self._fail(one.submission, _as_ours(error))
+
+    def _answer_one(self, one: Waiting) -> None:
+        answer = self._runner.run(self._tensors(one), one.layout.outputs)
+        self._write(one.submission, wire.encode_reply(answer))
+
+    def _answer_joined(self, group: list[Waiting]) -> None:
+        parts = [self._tensors(one) for one in group]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        answer = self._runner.run(joined, group[0].layout.outputs)
+        rows = sum(one.rows for one in group)
+        if any(not array.ndim or array.shape[0] != rows for array in answer.values()):
+            raise ModelRunError(f"The model gave no row for each of {rows} rows.")
+        start = 0
+        for one in group:
+            end = start + one.rows
+            self._write(one.submission, wire.encode_reply({name: array[start:end] for name, array in answer.items()}))
+            start = end
+
+    def _tensors(self, one: Waiting) -> Tensors:
+        start = body_offset(one.submission.offset, one.submission.header_bytes)
+        return wire.decode(one.layout, self._view[start : start + one.submission.body_bytes])
+
+    def _write(self, submission: Submission, message: wire.Message) -> None:
+        header, buffers = message
+        body_bytes = sum(buffer.nbytes for buffer in buffers)
+        at = submission.reply_offset
+        body_at = body_offset(at, len(header))
+        needed = body_at - at + body_bytes
+        if needed > submission.reply_capacity:
+            # A slice of a joined answer would keep the whole; memory of its own lets the rest go.
+            self._held[submission.ticket] = wire.Message(header, tuple(memoryview(bytes(part)) for part in buffers))
+            self._receiver.complete((submission.ticket, TOO_LARGE, 0, needed))
+            return
+        view = self._view
+        view[at : at + len(header)] = header
+        for buffer in buffers:
+            view[body_at : body_at + buffer.nbytes] = buffer
+            body_at += buffer.nbytes
+        self._receiver.complete((submission.ticket, OK, len(header), body_bytes))
+
+    def _fail(self, submission: Submission, error: ModelServeError) -> None:
+        # Every block has room for this much, however its characters are escaped.
+        content = wire.encode_error(type(error)(str(error)[:_ERROR_BYTES]))
+        at = submission.reply_offset
+        self._view[at : at + len(content)] = content
+        self._receiver.complete((submission.ticket, FAILED, len(content), 0))
+
+
+def body_offset(offset: int, header_bytes: int) -> int:
+    """Where the body lies behind a header: at the next multiple of 64, so that tensors are aligned."""
+    return (offset + header_bytes + 63) & ~63
+
+
+def start(control: socket.socket, runner: Runner | None = None) -> None:
+    """Be a worker: wait for the start message, load (unless `runner` is there already), warm up, serve."""
+    try:
+        order, descriptors = messages.receive(control)
+    except EOFError:
+        return
+    arena, *bells = descriptors
+    view = memoryview(mmap.mmap(arena, order["arena_bytes"]))
+    own, answers = Bell(bells[0], bells[1]), Bell(bells[2], bells[3])
+    receiver = Receiver(view, order["slot"], own, answers)
+    try:
+        if runner is None:
+            runner = load(order["load"], descriptors[5:])
+        curve = warm_up(runner, order)
+    except Exception as error:  # noqa: BLE001  # whatever stops a model from loading is told to the pool
+        ours = _as_ours(error)
+        messages.send(control, {"failed": wire.encode_error(ours).decode()})
+        return
+    receiver.tell(curve.join_rows(), int((curve.seconds or [0])[0] * 1e9))
+    messages.send(control, {"ready": {"pid": os.getpid(), "curve": curve.seconds}})
+    Worker(runner, view, receiver, curve, may_spin=order["may_spin"]).serve(control)
+
+
+def load(order: Mapping[str, Any], descriptors: Sequence[int]) -> Runner:
+    """The model that `order` names: a bundle's folder, or a live callable in the file that was passed."""
+    for entry in order["sys_path"]:
+        if entry not in sys.path:
+            sys.path.append(entry)
+    if "bundle" in order:
+        # The pool opened and verified it; here only sizes are looked at again.
+        return open_session(Bundle.open(order["bundle"], verify=False), threads=order["threads"])
+    with os.fdopen(os.dup(descriptors[0]), "rb") as file:
+        file.seek(0)
+        payload = file.read(order["live_bytes"])
+    live = LiveCallable(payload, signature_from_json(order["signature"]), "", order["rows_independent"])
+    return open_session(live)
+
+
+def warm_up(runner: Runner, order: Mapping[str, Any]) -> Curve:
+    """Run the example, so that the first request finds everything touched; learn what joining pays."""
+    known = order["curve"]
+    if "bundle" not in order["load"]:
+        return Curve(known)
+    example = Bundle.open(order["load"]["bundle"], verify=False).example()
+    runner.run(example)
+    if not (runner.rows_independent and runner.signature.is_batched):
+        return Curve()
+    if known:
+        return Curve(known)
+    curve = Curve()
+    curve.measure(lambda rows: _run_rows(runner, example, rows), _WARM_UP_S)
+    return curve
+
+
+def _run_rows(runner: Runner, example: Tensors, rows: int) -> None:
+    runner.run({name: np.resize(array, (rows, *array.shape[1:])) for name, array in example.items()})
+
+
+def _as_ours(error: BaseException) -> ModelServeError:
+    if isinstance(error, ModelServeError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError(f"A worker has no memory for this: {error}")
+    return ModelRunError(f"A worker failed: {type(error).__name__}: {error}")
+
+
+def main() -> None:
+    """Entry point of `python -m modelserve.runtime.worker DESCRIPTOR`."""
+    with socket.socket(fileno=int(sys.argv[1])) as control:
+        start(control)
+
+
+assert SLOTS * CHANNEL_BYTES < 1 << 30
+
+if __name__ == "__main__":
+    main()
