@@ -15,9 +15,9 @@ from typing import Any, Literal, overload
 
 from modelserve.backend import DeploymentSpec, Scale, Servable
 from modelserve.bundle import Bundle, LiveCallable
-from modelserve.deployment import Deployment, Place, open_place
+from modelserve.deployment import Deployment, OpenTarget, open_target
 from modelserve.deployment.deployment import require_scale, require_servable
-from modelserve.deployment.place import as_scale
+from modelserve.deployment.target import as_scale
 from modelserve.errors import InputError, NotSupportedError, PlanError
 from modelserve.tensors import Signature
 
@@ -178,17 +178,17 @@ class Model:
             BackendError: the place could not run it.
         """
         said = options if workers is None else {**options, "workers": workers}
-        place = open_place(target, code=said)
-        replicas = as_scale(scale) if scale is not None else place.scale
+        opened = open_target(target, code=said)
+        replicas = as_scale(scale) if scale is not None else opened.scale
         if replicas is not None:
-            require_scale(place.backend, replicas)
-        servable = self.servable(optimize if optimize is not None else place.target.optimize)
-        require_servable(place.backend, servable)
+            require_scale(opened.backend, replicas)
+        servable = self.servable(optimize if optimize is not None else opened.target.optimize)
+        require_servable(opened.backend, servable)
         spec = DeploymentSpec(_checked_name(name) or default_name(servable), replicas, timeout_s, wait)
         if dry_run:
-            return _said(_dry_run(place, servable, spec), on_progress)
-        endpoint = place.backend.deploy(servable, spec, on_progress=on_progress)
-        return Deployment(endpoint, place.backend, ephemeral=ephemeral)
+            return _said(_dry_run(opened, servable, spec), on_progress)
+        endpoint = opened.backend.deploy(servable, spec, on_progress=on_progress)
+        return Deployment(endpoint, opened.backend, ephemeral=ephemeral)
 
     def __repr__(self) -> str:
         return f"<Model of {type(self._source).__name__}>"
@@ -227,10 +227,10 @@ def _checked_name(name: str | None) -> str | None:
     return name
 
 
-def _dry_run(place: Place, servable: Servable, spec: DeploymentSpec) -> DryRun:
-    running = {status.name: status.digest for status in place.backend.list()}
+def _dry_run(opened: OpenTarget, servable: Servable, spec: DeploymentSpec) -> DryRun:
+    running = {status.name: status.digest for status in opened.backend.list()}
     is_same = running.get(spec.name) == servable.digest
-    target = place.target
+    target = opened.target
     shown = {
         setting.name: setting.shown for key, setting in target.settings.items() if key[0] not in {"backend", "scale"}
     }

@@ -259,7 +259,7 @@ def _fit(spec: TensorSpec, value: Any) -> tuple[Array, bool]:
         )
     if array.size == 0:
         raise SignatureError(f"Input {spec.name!r} is empty, shape {array.shape}. Give at least one row.")
-    array = np.ascontiguousarray(_as_dtype(spec, array, typed=hasattr(value, "dtype")))
+    array = np.asarray(_as_dtype(spec, array, typed=hasattr(value, "dtype")), order="C")
     if not spec.allows_nan and array.dtype.kind == "f" and np.isnan(array).any():
         row = int(np.argwhere(np.isnan(array))[0][0])
         raise SignatureError(

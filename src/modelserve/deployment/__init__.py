@@ -1,6 +1,6 @@
 """The model as its user sees it: it answers, wherever it runs."""
 
 from modelserve.deployment.deployment import Deployment, ServableSource
-from modelserve.deployment.place import Place, attach, open_place
+from modelserve.deployment.target import OpenTarget, attach, open_target
 
-__all__ = ["Deployment", "Place", "ServableSource", "attach", "open_place"]
+__all__ = ["Deployment", "OpenTarget", "ServableSource", "attach", "open_target"]

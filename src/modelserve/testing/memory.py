@@ -185,7 +185,8 @@ class _Running:
         return ThreadPoolExecutor(self.replicas, thread_name_prefix=f"memory-{self.name}")
 
     def _answer(self, served: _Served, request: Request) -> Reply:
-        self.cloud.gate.wait(request.timeout_s)
+        if not self.cloud.gate.wait(request.timeout_s):
+            raise _late(request.timeout_s)
         joined = request.message.join()
         header, body = joined[: len(request.message.header)], memoryview(joined)[len(request.message.header) :]
         try:
@@ -211,7 +212,7 @@ class _MemoryFuture:
         try:
             return self._future.result(self._left_s())
         except FutureTimeoutError:
-            raise self._late() from None
+            raise _late(self._timeout_s) from None
 
     def __await__(self) -> Generator[Any, None, Reply]:
         return self._answer().__await__()
@@ -223,13 +224,10 @@ class _MemoryFuture:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(self._future), self._left_s())
         except TimeoutError:
-            raise self._late() from None
+            raise _late(self._timeout_s) from None
 
     def _left_s(self) -> float:
         return max(0.0, self._deadline - time.monotonic())
-
-    def _late(self) -> DeadlineError:
-        return DeadlineError(f"No answer within {self._timeout_s:g} s. Raise timeout_s= or scale up.")
 
 
 @dataclass(slots=True)
@@ -291,6 +289,10 @@ class _MemoryEndpoint(Endpoint):
     def _check_open(self) -> None:
         if self.is_closed:
             raise DeploymentClosedError(f"Endpoint {self.name!r} is closed.")
+
+
+def _late(timeout_s: float) -> DeadlineError:
+    return DeadlineError(f"No answer within {timeout_s:g} s. Raise timeout_s= or scale up.")
 
 
 def _contiguous(array: Any) -> Any:

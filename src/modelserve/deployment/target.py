@@ -17,7 +17,7 @@ from modelserve.errors import InputError, InvalidScaleError
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class OpenTarget:
     """A target, opened."""
 
     target: Target
@@ -29,13 +29,13 @@ class Place:
         return as_scale(self.target.scale)
 
 
-def open_place(
+def open_target(
     target: str | None = None,
     *,
     code: Mapping[str, Any] | None = None,
     command_line: Mapping[str, Any] | None = None,
     config: Config | None = None,
-) -> Place:
+) -> OpenTarget:
     """The backend that `target` means, with its options; contacts nothing.
 
     Args:
@@ -53,7 +53,7 @@ def open_place(
         target, backends=plugins.names(plugins.BACKENDS), code=code, command_line=command_line
     )
     kind = load_backend(found.backend)
-    return Place(found, kind(found.options()))
+    return OpenTarget(found, kind(found.options()))
 
 
 def as_scale(value: Scale | int | Mapping[str, Any] | None) -> Scale | None:
@@ -90,6 +90,6 @@ def attach(name_or_url: str, target: str | None = None) -> Deployment:
         raise InputError(f"attach takes a deployment's name or address, got {name_or_url!r}.")
     if target is None and name_or_url.startswith(("http://", "https://")):
         target = "http"
-    backend = open_place(target).backend
+    backend = open_target(target).backend
     require(backend, Capability.ATTACH)
     return Deployment(backend.attach(name_or_url), backend)
