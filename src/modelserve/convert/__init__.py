@@ -1,1 +1,181 @@
-"""."""
+"""Any framework's model becomes a bundle, and proves that it is the same model.
+
+source ──detect──► Converter.drafts ──► graph ──compare with the source──► certificate ──► Bundle
+▲                              │
+└───── the next route ◄── it differs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from modelserve.bundle import Bundle, LiveCallable, write
+from modelserve.convert import edges
+from modelserve.convert.contract import Converter, Draft, Reference
+from modelserve.convert.detect import find_converter, open_file
+from modelserve.convert.graph import clean, rename
+from modelserve.errors import ConversionError, InputError, SignatureError, UnfaithfulError
+from modelserve.fidelity import FidelityReport, Tolerance, compare, default_tolerance, rows_are_independent
+from modelserve.session import load
+from modelserve.tensors import Array, Signature, Tensors, TensorSpec
+
+__all__ = ["Converter", "Draft", "Reference", "Tolerance", "convert"]
+
+
+def convert(
+    source: Any,
+    example: Any = None,
+    *,
+    signature: Signature | None = None,
+    inputs: Any = None,
+    tolerance: Tolerance | float | None = None,
+    into: Path | None = None,
+) -> Bundle | LiveCallable:
+    """Make a trained model portable, and compare it with its source.
+
+    Args:
+        source: A model of a supported framework, or the path of a model file.
+        example: Inputs that it takes, at least one row; more rows make a better comparison.
+        signature: Names for its inputs and outputs, where the source's own will not do.
+        tolerance: How far numbers may be from the source's; a number allows that much in the outputs' units.
+        into: The folder to create; by default the bundle lies under `MODELSERVE_HOME`.
+
+    Raises:
+        UnsupportedSourceError, MissingExtraError, ExampleRequiredError: it cannot be tried.
+        UnfaithfulError: every route gave a model that does not answer as its source does.
+    """
+    if inputs is not None:
+        raise InputError(f"inputs= takes a description of preprocessing, which {type(inputs).__name__} is not.")
+    if isinstance(source, str | Path):
+        source = open_file(Path(source))
+    converter = find_converter(source)
+    refusals: list[ConversionError] = []
+    for make in converter.drafts(source, example):
+        try:
+            draft = make()
+            if signature is not None:
+                draft = _renamed(draft, signature)
+            return _certified(draft, _as_tolerance(tolerance), into)
+        except ConversionError as refusal:
+            refusals.append(refusal)
+    raise _all_refused(source, refusals)
+
+
+def _certified(draft: Draft, asked: Tolerance | None, into: Path | None) -> Bundle:
+    """The draft as a bundle, if it answers as its source does."""
+    clean(draft.model)
+    session = load(draft.model.SerializeToString())
+    names = [spec.name for spec in draft.signature.outputs]
+
+    def candidate(tensors: Tensors) -> Mapping[str, Array]:
+        try:
+            return dict(zip(names, session.run(names, dict(tensors)), strict=True))
+        except Exception as error:  # onnxruntime raises classes of its C++ side without a common root
+            raise ConversionError(str(error)) from error
+
+    try:
+        wanted = draft.reference(draft.example)
+    except Exception as error:
+        raise ConversionError(f"The source refuses the example itself: {type(error).__name__}: {error}") from error
+    tolerance = asked or draft.tolerance or default_tolerance(list(wanted.values()))
+    report = compare(
+        draft.reference,
+        candidate,
+        edges.samples(draft.signature, draft.example),
+        tolerance=tolerance,
+        decisions=draft.decisions,
+        versions={**draft.origin.versions, "opset": _opset(draft)},
+    )
+    if not report.is_faithful:
+        raise UnfaithfulError(report.reason)
+    signature = replace(draft.signature, inputs=tuple(_with_nan(spec, draft) for spec in draft.signature.inputs))
+    return write(
+        draft.model,
+        signature=signature,
+        origin=draft.origin,
+        lineage=draft.steps,
+        example=draft.example,
+        rows_independent=rows_are_independent(candidate, signature, draft.example),
+        reports=[_as_json(report)],
+        into=into,
+    )
+
+
+def _with_nan(spec: TensorSpec, draft: Draft) -> TensorSpec:
+    """The spec, saying whether the source takes NaN there."""
+    if not spec.dtype.startswith("float") or not spec.is_batched:
+        return spec
+    try:
+        draft.reference(edges.nan_samples(spec, draft.example))
+    except Exception:  # noqa: BLE001  # by any exception: the source does not take it
+        return replace(spec, allows_nan=False)
+    return spec
+
+
+def _renamed(draft: Draft, wanted: Signature) -> Draft:
+    """The draft under the caller's names."""
+    pairs = []
+    for old, new in ((draft.signature.inputs, wanted.inputs), (draft.signature.outputs, wanted.outputs)):
+        if len(old) < len(new) or any(a.dtype != b.dtype for a, b in zip(old, new, strict=False)):
+            raise SignatureError(
+                f"The signature given says {', '.join(f'{spec.name}: {spec}' for spec in new)}; the model has "
+                f"{', '.join(f'{spec.name}: {spec}' for spec in old)}."
+            )
+        pairs.append({a.name: b.name for a, b in zip(old, new, strict=False)})
+    to_new_in, to_new_out = pairs
+    to_old_in = {new: old for old, new in to_new_in.items()}
+    rename(draft.model, {**to_new_in, **to_new_out})
+    reference = draft.reference
+
+    def renamed(tensors: Tensors) -> Mapping[str, Array]:
+        answers = reference({to_old_in[name]: array for name, array in tensors.items()})
+        return {to_new_out.get(name, name): array for name, array in answers.items()}
+
+    inputs = tuple(replace(spec, name=to_new_in[spec.name]) for spec in draft.signature.inputs)
+    outputs = tuple(replace(spec, name=to_new_out.get(spec.name, spec.name)) for spec in draft.signature.outputs)
+    primary = wanted.primary if wanted.primary in {spec.name for spec in outputs} else outputs[0].name
+    return replace(
+        draft,
+        signature=Signature(inputs, outputs, primary),
+        example={to_new_in[name]: array for name, array in draft.example.items()},
+        reference=renamed,
+        decisions=frozenset(to_new_out.get(name, name) for name in draft.decisions),
+    )
+
+
+def _as_tolerance(tolerance: Tolerance | float | None) -> Tolerance | None:
+    if tolerance is None or isinstance(tolerance, Tolerance):
+        return tolerance
+    if not isinstance(tolerance, int | float) or not tolerance >= 0:
+        raise InputError(f"tolerance must be a number from 0 up or a Tolerance, got {tolerance!r}.")
+    return Tolerance(float(tolerance), 0.0)
+
+
+def _opset(draft: Draft) -> str:
+    return ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in draft.model.opset_import)
+
+
+def _as_json(report: FidelityReport) -> dict[str, Any]:
+    return report.to_json()
+
+
+def _all_refused(source: Any, refusals: list[ConversionError]) -> ConversionError:
+    kind = f"{type(source).__module__}.{type(source).__qualname__}"
+    if len(refusals) == 1 and not isinstance(refusals[0], UnfaithfulError):
+        return refusals[0]
+    reasons = "\n".join(f"  route {number}: {refusal}" for number, refusal in enumerate(refusals, 1))
+    unfaithful = any(isinstance(refusal, UnfaithfulError) for refusal in refusals)
+    advice = (
+        "If these differences do not matter, allow them with tolerance=; otherwise give more rows as example=, "
+        "or report the model."
+        if unfaithful
+        else "Give the model in another form."
+    )
+    error = (UnfaithfulError if unfaithful else ConversionError)(
+        f"{kind} could not be converted faithfully; {len(refusals)} route(s) were tried:\n{reasons}\n{advice}"
+    )
+    error.__cause__ = refusals[-1] if refusals else None
+    return error

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from modelserve.bundle import Origin, Step
+from modelserve.fidelity import Tolerance as Tolerance
 from modelserve.tensors import Array, Signature, Tensors
 
 if TYPE_CHECKING:
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
 
 #: The source's own answers: all outputs by name, for inputs by name. Raises what the source raises.
 Reference: TypeAlias = Callable[[Tensors], Mapping[str, Array]]
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """How far a number may be from the source's: `absolute + relative * |source|`."""
-
-    absolute: float
-    relative: float
 
 
 @dataclass(frozen=True, slots=True)

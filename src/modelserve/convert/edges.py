@@ -1,0 +1,101 @@
+"""Rows to try a conversion on: the example, and what lies at and beyond its edges; always the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from modelserve.fidelity import Sample
+from modelserve.tensors import Array, Signature, Tensors, TensorSpec
+
+_BATCH_SIZES = (1, 2, 7)
+_SHUFFLED_ROWS = 24
+_LARGEST_BYTES = 8 << 20
+_UNSEEN = "\u2603 unseen"
+
+
+def samples(signature: Signature, example: Tensors, *, seed: int = 0) -> Iterator[Sample]:
+    """The example, several batch sizes of it, boundary rows, shuffled rows, unseen text, NaN and infinity.
+
+    Probes (NaN, infinity, unseen text) come last; a source that refuses them is not held to them.
+    """
+    yield Sample("example", example)
+    if not all(spec.is_batched for spec in signature.inputs):
+        return
+    for rows in _BATCH_SIZES:
+        yield Sample(f"batches of {rows}", _resized(example, rows))
+    random = np.random.default_rng(seed)
+    few = _few_rows(example)
+    yield Sample("shuffled", {name: _shuffled(array, random, few) for name, array in example.items()})
+    yield Sample("boundary", _same_rows({name: _boundary(array) for name, array in example.items()}))
+    two = _resized(example, 2)
+    for value, origin in ((np.nan, "NaN"), (np.inf, "infinity")):
+        if any(array.dtype.kind == "f" for array in example.values()):
+            yield Sample(origin, {name: _with(array, value) for name, array in two.items()}, probes=True)
+    if any(array.dtype.kind == "O" for array in example.values()):
+        yield Sample("unseen text", {name: _unseen(array) for name, array in two.items()}, probes=True)
+
+
+def nan_samples(spec: TensorSpec, example: Tensors) -> Tensors:
+    """The example's first row with NaN throughout one input."""
+    rows = {name: array[:1].copy() if array.ndim else array for name, array in example.items()}
+    rows[spec.name] = np.full_like(rows[spec.name], np.nan)
+    return rows
+
+
+def _few_rows(example: Tensors) -> int:
+    row_bytes = sum(array[:1].nbytes for array in example.values())
+    return max(2, min(_SHUFFLED_ROWS, _LARGEST_BYTES // max(row_bytes, 1)))
+
+
+def _resized(example: Tensors, rows: int) -> Tensors:
+    return {name: np.resize(array, (rows, *array.shape[1:])) for name, array in example.items()}
+
+
+def _shuffled(array: Array, random: np.random.Generator, rows: int) -> Array:
+    """Each column drawn by itself from the values seen in it, so that combinations are new and values are not."""
+    flat = array.reshape(array.shape[0], -1)
+    picked = random.integers(0, flat.shape[0], size=(rows, flat.shape[1]))
+    drawn = np.take_along_axis(flat, picked, axis=0)
+    if array.dtype.kind == "f":
+        # Between the values seen, too; in the array's own precision.
+        other = np.take_along_axis(flat, random.integers(0, flat.shape[0], size=drawn.shape), axis=0)
+        share = random.random(size=drawn.shape).astype(array.dtype)
+        with np.errstate(all="ignore"):
+            drawn = np.where(random.random(size=drawn.shape) < 0.5, drawn, drawn * share + other * (1 - share))
+    return drawn.astype(array.dtype).reshape(rows, *array.shape[1:])
+
+
+def _boundary(array: Array) -> Array:
+    """Smallest, largest, middle; for floating numbers zero and what lies beyond, too."""
+    if array.dtype.kind not in "fiu":
+        return array[:1]
+    with np.errstate(all="ignore"):
+        known = np.nan_to_num(array) if array.dtype.kind == "f" else array
+        low, high = known.min(axis=0, keepdims=True), known.max(axis=0, keepdims=True)
+        if array.dtype.kind != "f":
+            return np.concatenate([low, high])  # a whole number may be an index: nothing beyond those seen
+        width = high - low
+        middle = known.mean(axis=0, keepdims=True, dtype=np.float64).astype(array.dtype)
+        edges = [low, high, middle, np.zeros_like(low), low - width, high + width, -high]
+    return np.concatenate(edges).astype(array.dtype)
+
+
+def _same_rows(tensors: Tensors) -> Tensors:
+    rows = max(array.shape[0] for array in tensors.values())
+    return _resized(tensors, rows)
+
+
+def _with(array: Array, value: float) -> Array:
+    """The value in the first row's first place, and throughout the second row."""
+    if array.dtype.kind != "f":
+        return array
+    changed = np.array(array)
+    changed[0].reshape(-1)[:1] = value
+    changed[1] = value
+    return changed
+
+
+def _unseen(array: Array) -> Array:
+    return np.full_like(array, _UNSEEN) if array.dtype.kind == "O" else array
