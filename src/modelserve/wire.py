@@ -30,6 +30,7 @@ _DTYPES = {
     for name, oip in OIP_DATATYPES.items()
 }
 _DATATYPES = {np.dtype(name): oip for name, oip in OIP_DATATYPES.items() if name != "string"}
+_NOTHING = memoryview(b"")
 _MAX_AXES = 64
 _MAX_HEADER_BYTES = 1 << 20
 _CACHED_HEADER_BYTES = 4096
@@ -155,7 +156,7 @@ def _encode(kind: str, tensors: Tensors, outputs: tuple[str, ...]) -> Message:
         if datatype is None:
             memory, datatype = _text_bytes(name, array), "BYTES"
         else:
-            memory = array.reshape(-1).view(np.uint8).data
+            memory = array.data.cast("B") if array.size else _NOTHING
         described.append((name, datatype, array.shape, memory.nbytes))
         buffers.append(memory)
     return Message(_header(kind, tuple(described), outputs), tuple(buffers))

@@ -75,6 +75,8 @@ class Deployment:
         """As `predict`, for asyncio; no thread waits."""
         endpoint = self._open("apredict")
         question = ask(endpoint, inputs, outputs, timeout_s)
+        if len(question.requests) == 1:
+            return answer(question, [await endpoint.submit(question.requests[0])])
         return answer(question, await acollect(endpoint, question))
 
     def scale(

@@ -3,6 +3,8 @@
     application ── put ──► submissions ── take ──► worker
     application ◄─ collect ─ completions ◄─ complete ── worker
 
+    alarm: one word for all workers; set while somebody in the application sleeps until the bell rings
+
 Each ring has one writer and one reader, who share only the writer's count of entries. An entry is written before the
 count that announces it. Who finds nothing sleeps on a bell; the other rings it only for a sleeper, so requests that
 come while a worker is busy cost no wake-up. Death is not seen here: a socket beside the channel notices it.
@@ -29,6 +31,9 @@ _RUN_AT = _WORDS_BYTES
 _SUBMISSIONS_AT = _RUN_AT + 8 * DEPTH
 _COMPLETIONS_AT = _SUBMISSIONS_AT + _SUBMISSION.size * DEPTH
 CHANNEL_BYTES = -(-(_COMPLETIONS_AT + _COMPLETION.size * DEPTH) // 4096) * 4096
+_ALARM_AT = SLOTS * CHANNEL_BYTES
+#: What the channels and the alarm take at the start of the shared memory.
+RESERVED_BYTES = _ALARM_AT + 4096
 
 # Words at the start of a channel, each written by one side only (SLEEPING by both, see `Sender.wake`).
 _SUBMITTED, _COMPLETED, _SLEEPING, _RUN_COUNT, _RUN_SINCE_NS = 0, 8, 16, 17, 18
@@ -74,6 +79,45 @@ class Completion(NamedTuple):
     status: int
     header_bytes: int
     body_bytes: int
+
+
+class Alarm:
+    """Whether the application wants to be woken by the next answer. Set there, put out by the worker that rings."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._word = view[_ALARM_AT : _ALARM_AT + 8].cast("Q")
+
+    def set(self) -> None:
+        """From now on the next answer rings. Look for answers after this: those before it did not."""
+        if not self._word[0]:
+            self._word[0] = 1
+        fence()
+
+    def goes_off(self) -> bool:
+        """For a worker that has announced an answer: whether it is the one to ring."""
+        fence()
+        if not self._word[0]:
+            return False
+        self._word[0] = 0
+        return True
+
+
+class SpinTurn:
+    """Whose turn it is to look again and again for work instead of sleeping: one worker's at a time.
+
+    A worker that spins needs a processor to itself. Taking the turn is not atomic; two spinning for a moment cost
+    only time.
+    """
+
+    def __init__(self, view: memoryview, slot: int) -> None:
+        self._word = view[_ALARM_AT + 64 : _ALARM_AT + 72].cast("Q")
+        self._mine = slot + 1
+
+    def take(self) -> None:
+        self._word[0] = self._mine
+
+    def is_mine(self) -> bool:
+        return self._word[0] == self._mine
 
 
 class Sender:
@@ -151,6 +195,7 @@ class Receiver:
         self._run = region[_RUN_AT:_SUBMISSIONS_AT].cast("Q")
         self.bell = bell
         self._answer_bell = answer_bell
+        self._alarm = Alarm(view)
         self._taken = 0
         self._completed = 0
         self._runs = 0
@@ -210,7 +255,8 @@ class Receiver:
         self._rows += rows
         words[_RUNS] = self._runs
         words[_ROWS] = self._rows
-        self._answer_bell.ring()
+        if self._alarm.goes_off():
+            self._answer_bell.ring()
 
     def tell(self, join_rows: int, service_ns: int) -> None:
         """Let the application know what pays."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from modelserve.runtime.bell import Bell
+    from modelserve.runtime.channel import Alarm
     from modelserve.runtime.pending import Pending
 
 _SLEEP_MS = 1000
@@ -29,17 +30,23 @@ class Listener:
 
     Args:
         bell: Rings when a worker has answered.
+        alarm: Has to be set before anybody sleeps on the bell.
         collect: Finds what has come and notifies whoever waits for it; called with the loop of this thread, if any.
+        has_answers: Whether there is something to collect.
         spin_ns: How long it is worth looking again and again for this answer before sleeping.
     """
 
     def __init__(
         self,
         bell: Bell,
+        alarm: Alarm,
         collect: Callable[[asyncio.AbstractEventLoop | None], None],
+        has_answers: Callable[[], bool],
         spin_ns: Callable[[Pending], int],
     ) -> None:
         self._bell = bell
+        self._alarm = alarm
+        self._has_answers = has_answers
         self._collect = collect
         self._spin_ns = spin_ns
         self._lead = threading.Lock()
@@ -72,6 +79,7 @@ class Listener:
         descriptor = os.dup(self._bell.wait_descriptor)
         self._loops[loop] = descriptor
         loop.add_reader(descriptor, self._hear, loop)
+        self._set_alarm()
 
     def close(self) -> None:
         """Take the bell out of every loop."""
@@ -86,6 +94,13 @@ class Listener:
     def _hear(self, loop: asyncio.AbstractEventLoop) -> None:
         self._bell.silence()
         self._collect(loop)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        """Have the next answer ring; what came just before it was set rings now."""
+        self._alarm.set()
+        if self._has_answers():
+            self._bell.ring()
 
     def _follow(self, pending: Pending) -> None:
         opened = pending.park()
@@ -106,6 +121,9 @@ class Listener:
             self._leading = pending
             self._spin(pending)
             while not self._has_come(pending):
+                self._alarm.set()
+                if self._has_come(pending):
+                    break
                 left_ms = (pending.deadline_ns - time.monotonic_ns()) / 1e6
                 if left_ms <= 0:
                     pending.expire()
@@ -116,6 +134,8 @@ class Listener:
             self._leading = None
             self._lead.release()
             self._promote()
+            if self._loops:
+                self._set_alarm()  # their bell may have been silenced here
 
     def _has_come(self, pending: Pending) -> bool:
         if not pending.answered:

@@ -37,7 +37,7 @@ from modelserve.errors import (
 from modelserve.runtime import usage
 from modelserve.runtime.autoscale import Autoscaler
 from modelserve.runtime.bell import Bell
-from modelserve.runtime.channel import CHANNEL_BYTES, SLOTS, fence
+from modelserve.runtime.channel import RESERVED_BYTES, SLOTS, Alarm
 from modelserve.runtime.cores import usable_cores
 from modelserve.runtime.crew import Crew, Stage, Surroundings
 from modelserve.runtime.dispatch import Dispatcher, Lane
@@ -158,9 +158,9 @@ class WorkerPool:
         self._autoscaler: Autoscaler | None = None
         self._cores = usable_cores()
         limit_bytes = self.settings.max_bytes or usage.memory_limit_bytes() // 4
-        self._arena = Arena(reserved_bytes=SLOTS * CHANNEL_BYTES, limit_bytes=limit_bytes)
+        self._arena = Arena(reserved_bytes=RESERVED_BYTES, limit_bytes=limit_bytes)
         self._bell = Bell.create()
-        self._listener = Listener(self._bell, self._collect, self._spin_ns)
+        self._listener = Listener(self._bell, Alarm(self._arena.view), self._collect, self._has_answers, self._spin_ns)
         self._supervisor = Supervisor(self._tick)
         self._pool = Surroundings(
             supervisor=self._supervisor,
@@ -288,6 +288,9 @@ class WorkerPool:
         if drained:
             self._supervisor.post(self._settle_all)
 
+    def _has_answers(self) -> bool:
+        return any(lane.sender.has_answers() for crew in self._crews for lane in crew.dispatcher.lanes)
+
     def _fetch(self, crew: Crew, lane: Lane, pending: Pending, needed: int, answered: list[Pending]) -> None:
         """The answer is larger than was thought: get a block for it, and remember for the next request like it."""
         header_at, header_bytes = pending.entry[1], pending.entry[2]
@@ -398,6 +401,9 @@ class WorkerPool:
             if crew.leaving and not crew.members:
                 self._discard(crew)
         self._expire(time.monotonic_ns())
+        if self._has_answers():
+            self._collect(None)
+            self._listener.nudge()
         busy = any(crew.dispatcher.inflight or crew.ready != crew.wanted for crew in self._crews)
         self._autoscale(now)
         return _BUSY_TICK_S if busy or self._autoscaler else _IDLE_TICK_S
@@ -588,6 +594,3 @@ def _digest(parts: Iterable[Any]) -> bytes:
 
 def _nothing() -> None:
     """Posted to make the supervisor look at its clock."""
-
-
-__all__ = ["PoolSettings", "PoolStatus", "WorkerPool", "WorkerStatus", "fence"]

@@ -28,7 +28,7 @@ from modelserve.errors import ModelRunError, ModelServeError, OutOfMemoryError, 
 from modelserve.runtime import messages
 from modelserve.runtime.batcher import Curve, Waiting, describe, groups
 from modelserve.runtime.bell import Bell
-from modelserve.runtime.channel import CHANNEL_BYTES, EXPIRED, FAILED, FETCH, OK, SLOTS, TOO_LARGE, Receiver, Submission
+from modelserve.runtime.channel import EXPIRED, FAILED, FETCH, OK, TOO_LARGE, Receiver, SpinTurn, Submission
 from modelserve.session import Runner, open_session
 from modelserve.tensors import Tensors
 
@@ -41,7 +41,10 @@ _ERROR_BYTES = 2000
 class Worker:
     """Answers what comes over one channel with one model."""
 
-    def __init__(self, runner: Runner, view: memoryview, receiver: Receiver, curve: Curve, *, may_spin: bool) -> None:
+    def __init__(
+        self, runner: Runner, view: memoryview, receiver: Receiver, curve: Curve, turn: SpinTurn, *, may_spin: bool
+    ) -> None:
+        self._turn = turn
         self._runner = runner
         self._view = view
         self._receiver = receiver
@@ -86,11 +89,15 @@ class Worker:
         if not self._spin_ns:
             return False
         waiting = self._receiver.waiting
+        turn = self._turn
+        turn.take()
         now = time.perf_counter_ns
         end = now() + self._spin_ns
         while now() < end:
             if waiting():
                 return True
+            if not turn.is_mine():
+                return False
         self._spin_ns //= 2
         return False
 
@@ -220,7 +227,8 @@ def start(control: socket.socket, runner: Runner | None = None) -> None:
         return
     receiver.tell(curve.join_rows(), int((curve.seconds or [0])[0] * 1e9))
     messages.send(control, {"ready": {"pid": os.getpid(), "curve": curve.seconds}})
-    Worker(runner, view, receiver, curve, may_spin=order["may_spin"]).serve(control)
+    turn = SpinTurn(view, order["slot"])
+    Worker(runner, view, receiver, curve, turn, may_spin=order["may_spin"]).serve(control)
 
 
 def load(order: Mapping[str, Any], descriptors: Sequence[int]) -> Runner:
@@ -271,8 +279,6 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as control:
         start(control)
 
-
-assert SLOTS * CHANNEL_BYTES < 1 << 30
 
 if __name__ == "__main__":
     main()
