@@ -30,6 +30,7 @@ def print_bundle(bundle: Bundle, *, as_json: bool) -> None:
     manifest = bundle.manifest
     versions = ", ".join(f"{name} {version}" for name, version in manifest.origin.versions.items())
     print_heading(manifest.origin.type or "Model", str(bundle.path))
+    print_line("")
     print_pairs(
         {
             "digest": manifest.digest,

@@ -47,6 +47,7 @@ def print_heading(title: str, note: str = "") -> None:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
     """Rows under headings; text is never read as markup, and is broken into lines rather than cut."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0), header_style=QUIET)
+    table.border_style = QUIET
     for name in columns:
         table.add_column(name, overflow="fold")
     _fill(table, rows)
