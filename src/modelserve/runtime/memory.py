@@ -94,6 +94,9 @@ class Arena:
     def close(self) -> None:
         """Let go of the mapping; answers that still lie in it keep it alive for themselves."""
         if self.descriptor >= 0:
+            if not self.used_bytes:
+                # The mapping itself goes when its last view is collected; its memory goes now.
+                self._release_pages(0, self._next)
             os.close(self.descriptor)
             self.descriptor = -1
 

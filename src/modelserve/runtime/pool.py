@@ -318,7 +318,7 @@ class WorkerPool:
     # What users ask for.
 
     def scale(self, workers: int, *, timeout_s: float = 120.0) -> None:
-        """Have this many workers. Returns when they are ready; those too many finish what they have, meanwhile.
+        """Have this many workers. Returns when they are ready, and those too many have finished what they had.
 
         Raises:
             InvalidScaleError: below 0, or more than fit.
@@ -523,15 +523,15 @@ class WorkerPool:
     def _await_ready(self, crew: Crew, workers: int, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
         with self._changed:
-            while crew.ready < workers and crew.failure is None:
+            while crew.ready < workers or len(crew.members) > max(workers, crew.wanted):
+                if crew.failure is not None:
+                    raise crew.failure
                 left_s = end - time.monotonic()
                 if left_s <= 0:
                     raise WorkerStartError(
                         f"{crew.ready} of {workers} workers were ready after {timeout_s:g} s.{crew.last_words()}"
                     )
                 self._changed.wait(min(left_s, 0.5))
-        if crew.failure is not None:
-            raise crew.failure
 
     def _unanswered(self) -> bool:
         with self._lock:

@@ -77,7 +77,9 @@ class Supervisor(threading.Thread):
         delay_s = 0.0
         while not self._stopping:
             for key, _ in self._selector.select(delay_s):
-                self._safely(key.data)
+                # One callback may have ended what the next one is about.
+                if self._selector.get_map().get(key.fd) is key:
+                    self._safely(key.data)
             while self._posted:
                 self._safely(self._posted.popleft())
             if not self._stopping:
