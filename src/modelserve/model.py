@@ -177,6 +177,7 @@ class Model:
             UnknownTargetError: no such target.
             BackendError: the place could not run it.
         """
+        chosen = _checked_name(name)
         said = options if workers is None else {**options, "workers": workers}
         opened = open_target(target, code=said)
         replicas = as_scale(scale) if scale is not None else opened.scale
@@ -184,7 +185,7 @@ class Model:
             require_scale(opened.backend, replicas)
         servable = self.servable(optimize if optimize is not None else opened.target.optimize)
         require_servable(opened.backend, servable)
-        spec = DeploymentSpec(_checked_name(name) or default_name(servable), replicas, timeout_s, wait)
+        spec = DeploymentSpec(chosen or default_name(servable), replicas, timeout_s, wait)
         if dry_run:
             return _said(_dry_run(opened, servable, spec), on_progress)
         endpoint = opened.backend.deploy(servable, spec, on_progress=on_progress)

@@ -44,6 +44,11 @@ def test_serving_needs_no_framework_to_be_importable() -> None:
     assert loaded & {"onnx", "onnxruntime", "pydantic", "rich", "typer", "torch", "sklearn", "pandas"} == set()
 
 
+def test_the_command_line_starts_without_what_its_commands_need() -> None:
+    heavy = HEAVY - {"typer", "rich", "click", "logging", "importlib.metadata"}
+    assert modules_after("import modelserve.cli.app") & heavy == set()
+
+
 def test_the_promise_is_kept() -> None:
     import modelserve
 

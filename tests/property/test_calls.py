@@ -65,18 +65,20 @@ def test_a_request_split_for_a_limit_keeps_to_it_and_is_joined_in_order(data: st
     inputs = data.draw(strategies.signatures(batched=True)).inputs
     signature = Signature(inputs, inputs)
     tensors = data.draw(strategies.tensors(signature, rows=data.draw(st.integers(1, 40))))
+    names = [spec.name for spec in inputs]
+    longest, whole = longest_row(tensors, names), wire.encode_request(tensors, names).size_bytes
     limits = Limits(
-        request_bytes=data.draw(st.none() | st.integers(50, 2_000)),
+        # From one byte less than the longest row needs, up to the whole request.
+        request_bytes=data.draw(st.none() | st.integers(longest - 1, max(longest, whole))),
         parallel=data.draw(st.integers(1, 3)),
         split_rows=data.draw(st.none() | st.integers(1, 50)),
     )
     endpoint = Echo(signature, limits)
-    names = [spec.name for spec in inputs]
     try:
         question = ask(endpoint, tensors, names, None)
     except InputError:
         assert limits.request_bytes is not None
-        assert longest_row(tensors, names) > limits.request_bytes
+        assert longest > limits.request_bytes
         return
     for replies in (collect(endpoint, question), asyncio.run(acollect(endpoint, question))):
         answers = answer(question, replies)

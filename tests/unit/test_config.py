@@ -181,6 +181,12 @@ def test_a_value_is_not_expanded_twice(tmp_path: Path) -> None:
     assert load_config(tmp_path, {"N": "${M}"}).target("a").options() == {"x": "${M}"}
 
 
+def test_only_the_file_holds_references(tmp_path: Path) -> None:
+    environment = {"MODELSERVE_TARGETS__A__BACKEND": "local", "MODELSERVE_TARGETS__A__X": "${N}", "N": "1"}
+    target = load_config(tmp_path, environment).target("a", code={"y": "${N}"}, command_line={"z": "${N}"})
+    assert target.options() == {"x": "${N}", "y": "${N}", "z": "${N}"}
+
+
 def test_a_reference_without_a_name_is_refused(tmp_path: Path) -> None:
     written(tmp_path, '[targets.a]\nbackend = "local"\nx = "${1-2}"\n')
     with pytest.raises(ConfigError, match="names no variable"):

@@ -5,6 +5,7 @@ import gc
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -176,6 +177,28 @@ def test_all_parts_of_a_split_request_share_one_deadline(cloud: MemoryCloud, dep
     with pytest.raises(errors.DeadlineError):
         deployment.predict(np.ones((100, 4), np.float32), timeout_s=0.1)
     cloud.gate.set()
+
+
+def test_a_later_part_has_only_the_time_that_is_left(
+    cloud: MemoryCloud, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modelserve.deployment import answer
+
+    cloud.limits = Limits(request_bytes=200, parallel=1)
+    clock = iter(range(100))
+    monkeypatch.setattr(answer, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    question = answer.ask(deployment._endpoint, np.ones((40, 4), np.float32), None, 3.5)
+    timeouts = []
+
+    class Counting(_Counting):
+        def submit(self, request: object) -> object:
+            timeouts.append(request.timeout_s)
+            return done
+
+    done = type("Done", (), {"result": lambda self: None})()
+    with pytest.raises(errors.DeadlineError, match="all parts"):
+        answer.collect(Counting(deployment._endpoint, [], None), question)
+    assert timeouts == [2.5, 1.5, 0.5]
 
 
 def test_scale_takes_a_number_bounds_or_a_scale(deployment: Deployment) -> None:

@@ -1,5 +1,8 @@
 """The contract between modelserve and a place that runs models."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from modelserve.backend.contract import (
     CONTRACT_VERSION,
     Backend,
@@ -13,9 +16,11 @@ from modelserve.backend.contract import (
     Support,
 )
 from modelserve.backend.discovery import load_backend, open_backend
-from modelserve.backend.options import Options, read_options
 from modelserve.backend.spec import DeploymentSpec, EndpointStatus, ReplicaStatus, Scale, State
 from modelserve.backend.translate import ErrorTable, raising_ours, translated
+
+if TYPE_CHECKING:
+    from modelserve.backend.options import Options, read_options
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -41,3 +46,11 @@ __all__ = [
     "read_options",
     "translated",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        # Only backends need these, and they bring pydantic, which takes longer to import than all of this together.
+        if name not in {"Options", "read_options"}:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(".options", __name__), name)

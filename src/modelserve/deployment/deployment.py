@@ -65,7 +65,7 @@ class Deployment:
             OverloadedError: too much is under way.
             DeploymentClosedError: it was closed before.
         """
-        endpoint = self._endpoint if not self._closed else self._open("predict")
+        endpoint = self._open("predict")
         question = ask(endpoint, inputs, outputs, timeout_s)
         return answer(question, collect(endpoint, question))
 

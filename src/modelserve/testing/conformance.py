@@ -175,7 +175,8 @@ class BackendConformance:
             for replicas in (3, 1, 2, 1):
                 load.wait_for(20)
                 deployment.scale(replicas)
-                assert len(deployment.status().replicas) == replicas
+                states = [replica.state for replica in deployment.status().replicas]
+                assert states.count(State.READY) == replicas, f"Asked for {replicas}, found {states}."
             load.wait_for(20)
         assert load.failures == []
 

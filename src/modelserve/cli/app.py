@@ -1,0 +1,159 @@
+"""Every command and its options; what they do stands in the file of each command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="modelserve",
+    help="From a trained model to answers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(no_args_is_help=True, help="What is configured, and where each value came from.")
+cache_app = typer.Typer(help="What modelserve keeps under MODELSERVE_HOME.")
+app.add_typer(config_app, name="config")
+app.add_typer(cache_app, name="cache")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.", show_default=False)]
+TargetName = Annotated[
+    str | None, typer.Option("--target", "-t", metavar="NAME", help="A configured target, or an installed backend.")
+]
+
+
+def _show_version(is_asked: bool) -> None:  # typer calls it with the flag
+    if is_asked:
+        from modelserve import __version__
+
+        typer.echo(f"modelserve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
+) -> None:
+    """From a trained model to answers."""
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="A model file: ONNX, Keras, SavedModel, TorchScript, skops.")
+    ],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="The folder to make.")],
+    example: Annotated[
+        Path | None, typer.Option("--example", "-e", metavar="FILE", help="Inputs it takes: .npy, .npz, .csv, .json.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a model portable, and prove that it is still the same model."""
+    from modelserve.cli.convert import run
+
+    run(source, output=output, example=example, as_json=as_json)
+
+
+@app.command()
+def inspect(bundle: BundlePath, *, as_json: AsJson = False) -> None:
+    """Show what a bundle takes, gives, came from and promises."""
+    from modelserve.cli.inspect import run
+
+    run(bundle, as_json=as_json)
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        str, typer.Argument(metavar="BUNDLE_OR_NAME", help="A bundle's folder, a model file, or a deployment's name.")
+    ],
+    inputs: Annotated[
+        Path, typer.Argument(metavar="INPUT", help=".npy, .npz, .csv, .json or .jsonl; - reads JSON lines.")
+    ],
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help=".npy, .npz, .csv, .json or .jsonl.")
+    ] = None,
+    outputs: Annotated[
+        str | None, typer.Option("--outputs", metavar="NAMES", help="Outputs wanted, separated by commas.")
+    ] = None,
+    target: TargetName = None,
+    timeout_s: Annotated[
+        float | None, typer.Option("--timeout", metavar="SECONDS", help="Longest time to wait for the answer.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer the rows of a file; a bundle is served by this machine for as long as that takes."""
+    from modelserve.cli.predict import run
+
+    names = None if outputs is None else [name.strip() for name in outputs.split(",")]
+    run(model, inputs, output=output, outputs=names, target=target, timeout_s=timeout_s, as_json=as_json)
+
+
+@config_app.command("show")
+def config_show(
+    *,
+    target: TargetName = None,
+    origin: Annotated[bool, typer.Option("--origin", help="Also print where each value came from.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the configuration; secrets stay references."""
+    from modelserve.cli.config import show
+
+    show(target, with_origin=origin, as_json=as_json)
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of modelserve.toml, for editors."""
+    from modelserve.cli.config import schema
+
+    schema()
+
+
+@cache_app.callback(invoke_without_command=True)
+def cache(context: typer.Context, *, as_json: AsJson = False) -> None:
+    """What modelserve keeps under MODELSERVE_HOME."""
+    if context.invoked_subcommand is None:
+        from modelserve.cli.cache import show
+
+        show(as_json=as_json)
+
+
+@cache_app.command("show")
+def cache_show(*, as_json: AsJson = False) -> None:
+    """List what is kept."""
+    from modelserve.cli.cache import show
+
+    show(as_json=as_json)
+
+
+@cache_app.command("clear")
+def cache_clear(
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what can be made again; nothing outside of MODELSERVE_HOME, and nothing in it that is not modelserve's."""
+    from modelserve.cli.cache import clear
+
+    clear(is_agreed=yes, as_json=as_json)
+
+
+@app.command()
+def doctor(*, as_json: AsJson = False) -> None:
+    """Check this machine: what is installed, what is usable, and what to install for the rest."""
+    from modelserve.cli.doctor import run
+
+    run(as_json=as_json)

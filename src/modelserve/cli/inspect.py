@@ -1,0 +1,94 @@
+"""`modelserve inspect`: what a bundle says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from modelserve.bundle import Bundle
+from modelserve.cli.output import GOOD, print_heading, print_json, print_line, print_pairs, print_table, size
+from modelserve.tensors import Signature, TensorSpec
+
+_MOST_COLUMNS_SHOWN = 6
+
+
+def run(path: Path, *, as_json: bool) -> None:
+    """Open and check a bundle, and show it."""
+    print_bundle(Bundle.open(path), as_json=as_json)
+
+
+def print_bundle(bundle: Bundle, *, as_json: bool) -> None:
+    """Show a bundle."""
+    if as_json:
+        manifest = json.loads(bundle.manifest.to_json())
+        print_json({"path": str(bundle.path.absolute()), "size_bytes": bundle.size_bytes, **manifest})
+        return
+    manifest = bundle.manifest
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.origin.versions.items())
+    print_heading(manifest.origin.type or "Model", str(bundle.path))
+    print_line("")
+    print_pairs(
+        {
+            "digest": manifest.digest,
+            "size": size(bundle.size_bytes),
+            "source": f"{manifest.origin.framework}{f' ({versions})' if versions else ''}",
+            "steps": " → ".join(_step(step.name, step.settings) for step in manifest.lineage) or "none",
+            "rows": "independent of each other" if manifest.rows_independent else "answered together, never joined",
+        }
+    )
+    print_line("")
+    print_table(["", "name", "type", "notes"], _tensors(bundle.signature))
+    for report in manifest.reports:
+        print_line("")
+        _print_report(report)
+
+
+def _tensors(signature: Signature) -> list[list[str | Text]]:
+    rows: list[list[str | Text]] = [["input", spec.name, str(spec), _input_notes(spec)] for spec in signature.inputs]
+    for spec in signature.outputs:
+        is_primary = spec.name == signature.primary
+        rows.append(["output", spec.name, str(spec), Text("what predict answers", GOOD) if is_primary else ""])
+    return rows
+
+
+def _input_notes(spec: TensorSpec) -> str:
+    shown = ", ".join(spec.columns[:_MOST_COLUMNS_SHOWN])
+    more = f", and {len(spec.columns) - _MOST_COLUMNS_SHOWN} more" if len(spec.columns) > _MOST_COLUMNS_SHOWN else ""
+    notes = [f"columns {shown}{more}"] if spec.columns else []
+    return "; ".join(notes if spec.allows_nan else [*notes, "takes no NaN"])
+
+
+def _step(name: str, settings: Mapping[str, Any]) -> str:
+    said = ", ".join(f"{key}={value}" for key, value in settings.items())
+    return f"{name} ({said})" if said else name
+
+
+def _print_report(report: Mapping[str, Any]) -> None:
+    print_heading(str(report.get("kind", "report")))
+    tables = {key: value for key, value in report.items() if _is_table(value)}
+    print_pairs({key: _plain(value) for key, value in report.items() if key != "kind" and key not in tables})
+    for key, rows in tables.items():
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        print_line("")
+        print_heading(f"  {key}")
+        print_table(columns, [[_plain(row.get(name, "")) for name in columns] for row in rows])
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return (
+        {True: "yes", False: "no", None: "–"}.get(value, str(value)) if isinstance(value, bool | None) else str(value)
+    )
