@@ -215,8 +215,9 @@ class TestDeaths:
             os.kill(zygote, signal.SIGKILL)
             for _ in range(20):
                 assert np.array_equal(predict(pool, x), expected)
+            wait_until(lambda: not workers & {worker.pid for worker in pool.status().workers})
             wait_until(lambda: pool.status().ready == 2)
-            assert not workers & {worker.pid for worker in pool.status().workers}
+            assert np.array_equal(predict(pool, x), expected)
         finally:
             pool.close()
 

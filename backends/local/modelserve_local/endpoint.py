@@ -150,7 +150,7 @@ def first_scale(spec: DeploymentSpec, workers: int) -> Scale:
 
 
 def _replica(worker: WorkerStatus) -> ReplicaStatus:
-    state = State.READY if worker.stage.value == "ready" else State.STARTING
+    state = {"starting": State.STARTING, "ready": State.READY, "retiring": State.DRAINING}[worker.stage.value]
     details = {
         "pid": worker.pid,
         "stage": worker.stage.value,

@@ -39,4 +39,11 @@ def read_options(kind: type[Kind], backend: str, options: Mapping[str, Any]) -> 
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"Backend {backend!r}, option {name!r}: {first['msg']}, got {first['input']!r}.") from None
+        raise ConfigError(
+            f"Backend {backend!r}, option {name!r}: {first['msg']}, got {_shown(first['input'])}."
+        ) from None
+
+
+def _shown(value: Any) -> str:
+    """A number as it is, anything else by its kind: text may be a secret."""
+    return repr(value) if isinstance(value, bool | int | float) else f"{type(value).__name__}"

@@ -82,6 +82,7 @@ class State(Enum):
 
     STARTING = "starting"
     READY = "ready"
+    DRAINING = "draining"
     UPDATING = "updating"
     RESTING = "resting"
     FAILED = "failed"

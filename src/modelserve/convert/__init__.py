@@ -7,10 +7,12 @@ source ──detect──► Converter.drafts ──► graph ──compare with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from modelserve.bundle import Bundle, LiveCallable, write
 from modelserve.convert import edges
@@ -18,9 +20,9 @@ from modelserve.convert.contract import Converter, Draft, Reference
 from modelserve.convert.detect import find_converter, open_file
 from modelserve.convert.graph import clean, rename
 from modelserve.errors import ConversionError, InputError, SignatureError, UnfaithfulError
-from modelserve.fidelity import FidelityReport, Tolerance, compare, default_tolerance, rows_are_independent
+from modelserve.fidelity import FidelityReport, Sample, Tolerance, compare, default_tolerance, rows_are_independent
 from modelserve.session import load
-from modelserve.tensors import Array, Signature, Tensors, TensorSpec
+from modelserve.tensors import Array, Signature, Tensors
 
 __all__ = ["Converter", "Draft", "Reference", "Tolerance", "convert"]
 
@@ -81,17 +83,17 @@ def _certified(draft: Draft, asked: Tolerance | None, into: Path | None) -> Bund
     except Exception as error:
         raise ConversionError(f"The source refuses the example itself: {type(error).__name__}: {error}") from error
     tolerance = asked or draft.tolerance or default_tolerance(list(wanted.values()))
-    report = compare(
-        draft.reference,
-        candidate,
-        edges.samples(draft.signature, draft.example),
-        tolerance=tolerance,
-        decisions=draft.decisions,
-        versions={**draft.origin.versions, "opset": _opset(draft)},
-    )
+    versions = {**draft.origin.versions, "opset": _opset(draft)}
+
+    def compared(samples: Iterable[Sample]) -> FidelityReport:
+        return compare(
+            draft.reference, candidate, samples, tolerance=tolerance, decisions=draft.decisions, versions=versions
+        )
+
+    report = compared(edges.samples(draft.signature, draft.example))
     if not report.is_faithful:
         raise UnfaithfulError(report.reason)
-    signature = replace(draft.signature, inputs=tuple(_with_nan(spec, draft) for spec in draft.signature.inputs))
+    signature, reports = _try_nan(draft, compared)
     return write(
         draft.model,
         signature=signature,
@@ -99,20 +101,30 @@ def _certified(draft: Draft, asked: Tolerance | None, into: Path | None) -> Bund
         lineage=draft.steps,
         example=draft.example,
         rows_independent=rows_are_independent(candidate, signature, draft.example),
-        reports=[_as_json(report)],
+        reports=[report.to_json(), *(one.to_json() for one in reports)],
         into=into,
     )
 
 
-def _with_nan(spec: TensorSpec, draft: Draft) -> TensorSpec:
-    """The spec, saying whether the source takes NaN there."""
-    if not spec.dtype.startswith("float") or not spec.is_batched:
-        return spec
-    try:
-        draft.reference(edges.nan_samples(spec, draft.example))
-    except Exception:  # noqa: BLE001  # by any exception: the source does not take it
-        return replace(spec, allows_nan=False)
-    return spec
+def _try_nan(
+    draft: Draft, compared: Callable[[Iterable[Sample]], FidelityReport]
+) -> tuple[Signature, list[FidelityReport]]:
+    """The signature, saying of each input whether NaN may stand there, and what was found on trying.
+
+    Where the source refuses NaN, or the portable model answers it otherwise, the input refuses it, too.
+    """
+    inputs, reports = [], []
+    for spec in draft.signature.inputs:
+        if not spec.dtype.startswith("float") or not spec.is_batched:
+            inputs.append(spec)
+            continue
+        report = compared(edges.nan_samples(spec, draft.example))
+        if not report.is_faithful and np.isnan(draft.example[spec.name]).any():
+            raise UnfaithfulError(report.reason)
+        inputs.append(replace(spec, allows_nan=report.is_faithful))
+        if report.rows:
+            reports.append(report)
+    return replace(draft.signature, inputs=tuple(inputs)), reports
 
 
 def _renamed(draft: Draft, wanted: Signature) -> Draft:
@@ -156,10 +168,6 @@ def _as_tolerance(tolerance: Tolerance | float | None) -> Tolerance | None:
 
 def _opset(draft: Draft) -> str:
     return ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in draft.model.opset_import)
-
-
-def _as_json(report: FidelityReport) -> dict[str, Any]:
-    return report.to_json()
 
 
 def _all_refused(source: Any, refusals: list[ConversionError]) -> ConversionError:

@@ -12,13 +12,14 @@ from modelserve.tensors import Array, Signature, Tensors, TensorSpec
 _BATCH_SIZES = (1, 2, 7)
 _SHUFFLED_ROWS = 24
 _LARGEST_BYTES = 8 << 20
+_NAN_ROWS = 8
 _UNSEEN = "\u2603 unseen"
 
 
 def samples(signature: Signature, example: Tensors, *, seed: int = 0) -> Iterator[Sample]:
-    """The example, several batch sizes of it, boundary rows, shuffled rows, unseen text, NaN and infinity.
+    """The example, several batch sizes of it, boundary rows, shuffled rows, infinity and unseen text.
 
-    Probes (NaN, infinity, unseen text) come last; a source that refuses them is not held to them.
+    Probes (infinity, unseen text) come last; a source that refuses them is not held to them.
     """
     yield Sample("example", example)
     if not all(spec.is_batched for spec in signature.inputs):
@@ -30,18 +31,21 @@ def samples(signature: Signature, example: Tensors, *, seed: int = 0) -> Iterato
     yield Sample("shuffled", {name: _shuffled(array, random, few) for name, array in example.items()})
     yield Sample("boundary", _same_rows({name: _boundary(array) for name, array in example.items()}))
     two = _resized(example, 2)
-    for value, origin in ((np.nan, "NaN"), (np.inf, "infinity")):
-        if any(array.dtype.kind == "f" for array in example.values()):
-            yield Sample(origin, {name: _with(array, value) for name, array in two.items()}, probes=True)
+    if any(array.dtype.kind == "f" for array in example.values()):
+        yield Sample("infinity", {name: _with(array, np.inf) for name, array in two.items()}, probes=True)
     if any(array.dtype.kind == "O" for array in example.values()):
         yield Sample("unseen text", {name: _unseen(array) for name, array in two.items()}, probes=True)
 
 
-def nan_samples(spec: TensorSpec, example: Tensors) -> Tensors:
-    """The example's first row with NaN throughout one input."""
-    rows = {name: array[:1].copy() if array.ndim else array for name, array in example.items()}
-    rows[spec.name] = np.full_like(rows[spec.name], np.nan)
-    return rows
+def nan_samples(spec: TensorSpec, example: Tensors) -> Iterator[Sample]:
+    """Rows of the example with NaN in one input: throughout, and in one place of each of some rows."""
+    rows = _resized(example, 1 + _NAN_ROWS)
+    array = np.array(rows[spec.name])
+    array[0] = np.nan
+    flat = array.reshape(array.shape[0], -1)
+    for row in range(1, flat.shape[0]):
+        flat[row, (row - 1) % flat.shape[1]] = np.nan
+    yield Sample(f"NaN in {spec.name!r}", {**rows, spec.name: array}, probes=True)
 
 
 def _few_rows(example: Tensors) -> int:

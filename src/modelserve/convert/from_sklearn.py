@@ -20,7 +20,7 @@ import sklearn
 import sklearn.base
 from skl2onnx import convert_sklearn
 from skl2onnx._supported_operators import sklearn_operator_name_map
-from skl2onnx.common._registration import get_allowed_options
+from skl2onnx.common._registration import _converter_pool
 from skl2onnx.common.data_types import (
     BooleanTensorType,
     DoubleTensorType,
@@ -32,8 +32,9 @@ from sklearn.pipeline import Pipeline
 
 from modelserve.bundle import Origin, Step
 from modelserve.convert.contract import Draft, Tolerance
-from modelserve.convert.graph import declare, describe, rename
-from modelserve.errors import ConversionError, ExampleRequiredError, SignatureError, UnsupportedSourceError
+from modelserve.convert.graph import declare, rename
+from modelserve.convert.trees import cast_before_trees
+from modelserve.errors import BundleError, ConversionError, ExampleRequiredError, SignatureError, UnsupportedSourceError
 from modelserve.session import load
 from modelserve.tensors import Array, Signature, Tensors, TensorSpec
 
@@ -150,6 +151,8 @@ def _selects_columns(source: Any) -> bool:
 def _draft(source: Any, table: _Table, *, double: bool) -> Draft:
     known = _answers(source, table)
     model = _export(source, table, double=double)
+    if double:
+        cast_before_trees(model)
     outputs = _name_outputs(model, source, table, known)
     graph_inputs = [value.name for value in model.graph.input]
     rename(model, dict(zip(graph_inputs, [spec.name for spec in table.specs], strict=True)))
@@ -226,11 +229,9 @@ def _options(source: Any) -> dict[int, dict[str, Any]]:
     """Plain tensors instead of maps, for every estimator that has the choice."""
     last = source.steps[-1][1] if isinstance(source, Pipeline) else source
     alias = sklearn_operator_name_map.get(type(last))
-    try:
-        allowed = get_allowed_options(alias) if alias else {}
-    except ValueError:  # an operator that knows no options
-        allowed = {}
-    return {id(last): {"zipmap": False}} if isinstance(allowed, dict) and "zipmap" in allowed else {}
+    known = _converter_pool.get(alias)
+    allowed = known.get_allowed_options() if known is not None else None
+    return {id(last): {"zipmap": False}} if allowed and "zipmap" in allowed else {}
 
 
 def _name_outputs(model: Any, source: Any, table: _Table, known: dict[str, str]) -> tuple[TensorSpec, ...]:
@@ -238,7 +239,10 @@ def _name_outputs(model: Any, source: Any, table: _Table, known: dict[str, str])
 
     Each output is recognised by the values it has on the example, not by what the exporter calls it.
     """
-    session = load(model.SerializeToString())
+    try:
+        session = load(model.SerializeToString())
+    except BundleError as error:
+        raise ConversionError(f"The converted graph is not valid: {error}") from error
     feeds = {value.name: value for value in session.get_inputs()}
     given = {
         name: _fed(table.tensors[spec.name], feeds[name].type) for name, spec in zip(feeds, table.specs, strict=True)
@@ -315,6 +319,3 @@ def _origin(source: Any) -> Origin:
     kind = type(last)
     versions = {"scikit-learn": sklearn.__version__, "skl2onnx": version("skl2onnx")}
     return Origin("sklearn", f"{kind.__module__}.{kind.__qualname__}", versions)
-
-
-__all__ = ["SklearnConverter", "converter", "describe"]

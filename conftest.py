@@ -4,9 +4,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-from modelserve.testing.memory import InMemoryBackend, MemoryCloud
-from modelserve.testing.plugin import install_plugin
+# Before they are imported, so that a failing assert in them shows its values.
+pytest.register_assert_rewrite("modelserve.testing")
+
+from modelserve.testing.memory import InMemoryBackend, MemoryCloud  # noqa: E402
+from modelserve.testing.plugin import install_plugin  # noqa: E402
+
+# The machines that run this are shared and slow at times: time is no property of the code here.
+settings.register_profile(
+    "modelserve", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("modelserve")
 
 
 @pytest.fixture(autouse=True)
