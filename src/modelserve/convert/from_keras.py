@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +17,7 @@ import tf2onnx
 from modelserve.bundle import Origin, Step
 from modelserve.convert.contract import Draft
 from modelserve.convert.graph import declare, rename
+from modelserve.convert.quiet import quiet
 from modelserve.errors import ConversionError, ExampleRequiredError, SignatureError, UnsupportedSourceError
 from modelserve.tensors import Array, Signature, Tensors, TensorSpec
 
@@ -142,7 +139,7 @@ def _export(model: Any, call: _Call, specs: tuple[Any, ...]) -> onnx.ModelProto:
         return list(_flat(model(call.packed(given), training=False)).values())
 
     try:
-        with _quiet():
+        with quiet():
             proto, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=_OPSET)
     except Exception as error:
         # tf2onnx raises ValueError, KeyError and whatever a defect of its raises.
@@ -217,20 +214,3 @@ def _graph_name(model: onnx.ModelProto, wanted: str) -> str:
     """tf2onnx writes some inputs as "name:0"."""
     names = {value.name for value in (*model.graph.input, *model.graph.output)}
     return wanted if wanted in names else f"{wanted}:0"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing of what an exporter says reaches the user's terminal or logs; what it raises does."""
-    level = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

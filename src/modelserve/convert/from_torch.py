@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +21,7 @@ import torch
 from modelserve.bundle import Origin, Step
 from modelserve.convert.contract import Draft
 from modelserve.convert.graph import declare, describe, rename
+from modelserve.convert.quiet import quiet
 from modelserve.errors import ConversionError, ExampleRequiredError, SignatureError
 from modelserve.tensors import Array, Signature, Tensors, TensorSpec
 
@@ -89,7 +88,7 @@ def _draft(module: torch.nn.Module, call: _Call, route: str, export: _Export) ->
     with _evaluating(module):
         answers = _named(call.run(module, call.tensors))
         try:
-            with _quiet():
+            with quiet():
                 model = export(module, call)
         except Exception as error:
             # The exporters raise classes of their own, of torch's compiler, and of the module's own code.
@@ -236,20 +235,3 @@ def _evaluating(module: torch.nn.Module) -> Iterator[None]:
         for part in training:
             part.training = True
         torch.backends.mha.set_fastpath_enabled(fast_path)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing of what an exporter says reaches the user's terminal or logs; what it raises does."""
-    level = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
