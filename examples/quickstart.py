@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+# TensorFlow speaks of itself on import; that would stand between the lines below.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -152,7 +155,7 @@ def decisions(answers: np.ndarray) -> np.ndarray:
 def measure(trained: Trained) -> Measured:
     rows = trained.held_out
     expected = trained.predict(rows)
-    model = ms.Model(trained.model, example=rows[:8])
+    model = ms.Model(trained.model, example=rows[:64])
     with waiting(f"Converting and checking the {trained.framework} model"):
         bundle = model.bundle()
     with model.serve(workers=2) as deployment:
@@ -217,22 +220,24 @@ def scale_under_load(deployment: ms.Deployment, row: np.ndarray) -> tuple[int, i
 
 
 def show(results: list[Measured]) -> None:
-    table = Table(title="Three frameworks, one way to serve: 2 local workers, held-out digits")
-    table.add_column("framework")
-    for heading in ("bundle\nKB", "largest\ndifference", "equal\ndecisions", "rows/s", "p50\nµs", "p99\nµs"):
-        table.add_column(heading, justify="right")
-    table.add_column("failed while\nscaling", justify="right")
+    title = "Three frameworks, one way to serve: 2 local workers, held-out digits"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("framework", no_wrap=True)
+    for heading in ("size\nKB", "largest\ndiff.", "equal\nlabels", "rows/s\n", "p50\nµs", "p99\nµs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("failed/asked\non scaling", justify="right", no_wrap=True)
     for result in results:
         table.add_row(
             result.framework,
             f"{result.size_kb:.1f}",
-            f"{result.difference:.1e}",
+            f"{result.difference:.0e}" if result.difference else "0",
             f"{result.agreement:.2%}",
             f"{result.rows_per_s:,.0f}",
             f"{result.p50_us:.0f}",
             f"{result.p99_us:.0f}",
-            f"{result.failed} of {result.answered + result.failed}",
+            f"{result.failed}/{result.answered + result.failed}",
         )
+    console.print()
     console.print(table)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,8 @@ class _Call:
         if isinstance(example, Mapping):
             names = [str(name) for name in example]
             values = list(example.values())
-            packed: Callable[[Sequence[Any]], Any] = lambda given: dict(zip(names, given, strict=True))
-        elif isinstance(example, tuple | list) and not np.isscalar(example[0]) and isinstance(example, tuple):
+            packed: Callable[[Sequence[Any]], Any] = partial(_by_name, names)
+        elif isinstance(example, tuple):
             names = _names(model, declared, len(example))
             values = list(example)
             packed = list
@@ -78,11 +79,9 @@ class _Call:
             packed = _first
         tensors = {name: _as_array(name, value) for name, value in zip(names, values, strict=True)}
         computes = getattr(model, "compute_dtype", None) or "float32"
+        known = [tensor.dtype for tensor in declared] if len(declared) == len(names) else [None] * len(names)
         dtypes = {
-            name: declared[index].dtype
-            if len(declared) == len(names) and declared[index].dtype
-            else _inside(a, computes)
-            for index, (name, a) in enumerate(tensors.items())
+            name: dtype or _inside(array, computes) for dtype, (name, array) in zip(known, tensors.items(), strict=True)
         }
         return cls(tensors, packed, dtypes)
 
@@ -134,7 +133,7 @@ def _draft(model: Any, call: _Call) -> Draft:
 
 
 def _export(model: Any, call: _Call, specs: tuple[Any, ...]) -> onnx.ModelProto:
-    @tf.function(input_signature=specs)
+    @tf.function(input_signature=specs)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
     def function(*given: Any) -> Any:
         return list(_flat(model(call.packed(given), training=False)).values())
 
@@ -192,6 +191,10 @@ def _as_array(name: str, value: Any) -> Array:
 
 def _inside(array: Array, computes: str) -> Any:
     return computes if array.dtype.kind == "f" else array.dtype.name
+
+
+def _by_name(names: Sequence[str], given: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(names, given, strict=True))
 
 
 def _first(given: Sequence[Any]) -> Any:

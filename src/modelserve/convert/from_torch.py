@@ -12,6 +12,7 @@ import inspect
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class TorchConverter:
         module = _unwrapped(source)
         call = _Call.read(module, example)
         routes = [("scripted", _export_scripted)] if isinstance(module, torch.jit.ScriptModule) else _ROUTES
-        return [lambda name=name, export=export: _draft(module, call, name, export) for name, export in routes]
+        return [partial(_draft, module, call, name, export) for name, export in routes]
 
 
 converter = TorchConverter()
@@ -146,7 +147,8 @@ def _export_scripted(module: torch.nn.Module, call: _Call) -> onnx.ModelProto:
 
 
 def _export_traced(module: torch.nn.Module, call: _Call) -> onnx.ModelProto:
-    return _export_torchscript(torch.jit.trace(module, tuple(call.given(call.tensors).values())), call)
+    traced = torch.jit.trace(module, tuple(call.given(call.tensors).values()))  # type: ignore[no-untyped-call]  # torch's
+    return _export_torchscript(traced, call)
 
 
 def _export_torchscript(module: Any, call: _Call) -> onnx.ModelProto:
@@ -157,7 +159,7 @@ def _export_torchscript(module: Any, call: _Call) -> onnx.ModelProto:
     torch.onnx.export(
         module,
         given,
-        target,
+        target,  # type: ignore[arg-type]  # this exporter writes to any file; its stub knows paths only
         dynamo=False,
         input_names=inputs,
         output_names=outputs,
@@ -177,8 +179,8 @@ _ROUTES: Sequence[tuple[str, _Export]] = (
 
 def _unwrapped(module: Any) -> torch.nn.Module:
     """The module itself, out of torch.compile's or DataParallel's wrapping."""
-    module = getattr(module, "_orig_mod", module)
-    return module.module if isinstance(module, torch.nn.DataParallel) else module
+    inner: torch.nn.Module = getattr(module, "_orig_mod", module)
+    return inner.module if isinstance(inner, torch.nn.DataParallel) else inner
 
 
 def _parameters(module: torch.nn.Module) -> list[str]:

@@ -1,0 +1,57 @@
+# Every target sets itself up: .venv is made when it is absent, and again when the dependencies change.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Warnings of frameworks about processors and the like are no part of what is shown.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.DEFAULT_GOAL := help
+.PHONY: help venv quickstart test test-long test-all lint types bench docs clean
+
+help: ## Say what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+venv: $(STAMP) ## Make .venv with everything for development
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python was found. Install Python 3.11 or newer."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is $$($(PYTHON) --version); modelserve needs 3.11 or newer. Give one with PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || { echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing PyTorch for the CPU (1 of 2)"
+	@$(PIP) install -c constraints.txt torch==2.13.0
+	@echo "Installing modelserve with the other frameworks and its tools (2 of 2; some minutes the first time)"
+	@$(PIP) install -c constraints.txt -e ".[dev]"
+	@touch $(STAMP)
+
+quickstart: $(STAMP) ## Train three models, serve them, measure, print one table
+	@$(BIN)/python examples/quickstart.py
+
+test: lint types ## The everyday suite: lint, types, tests (below ten minutes)
+	$(BIN)/python -m pytest -q -m "not long and not live"
+
+test-long: $(STAMP) ## The long rooms: every framework, fault matrices, fuzzing
+	$(BIN)/python -m pytest -q -m "long and not live"
+
+test-all: test test-long ## Everything that needs no cloud account
+
+lint: $(STAMP) ## Style, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP) ## mypy, strict
+	$(BIN)/mypy
+
+bench: $(STAMP) ## All benchmarks, one after the other
+	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: $(STAMP) ## The reference, from docstrings, into site/
+	@$(BIN)/python -m pdoc --output-directory site --docformat google modelserve modelserve_local
+	@echo "site/index.html"
+
+clean: ## Remove what can be made again
+	rm -rf $(VENV) site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
