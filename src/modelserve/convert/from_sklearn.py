@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import sklearn
 import sklearn.base
+import sklearn.exceptions
 from skl2onnx import convert_sklearn
 from skl2onnx._supported_operators import sklearn_operator_name_map
 from skl2onnx.common._registration import _converter_pool
@@ -33,7 +35,8 @@ from sklearn.pipeline import Pipeline
 from modelserve.bundle import Origin, Step
 from modelserve.convert.contract import Draft, Tolerance
 from modelserve.convert.graph import declare, rename
-from modelserve.convert.trees import cast_before_trees
+from modelserve.convert.quiet import quiet
+from modelserve.convert.trees import cast_before_trees, tree_thresholds
 from modelserve.errors import BundleError, ConversionError, ExampleRequiredError, SignatureError, UnsupportedSourceError
 from modelserve.session import load
 from modelserve.tensors import Array, Signature, Tensors, TensorSpec
@@ -67,7 +70,14 @@ class SklearnConverter:
 
     def drafts(self, source: Any, example: Any) -> Sequence[Callable[[], Draft]]:
         table = _read_example(source, example)
-        return [lambda: _draft(source, table, double=False), lambda: _draft(source, table, double=True)]
+        if not all(np.isfinite(thresholds).all() for thresholds in tree_thresholds(source)):
+            # skl2onnx 1.20 never comes back from such a threshold.
+            raise UnsupportedSourceError(
+                f"{type(source).__name__} has a tree that tells missing values from all others (its threshold is "
+                "infinite), which has no portable form yet. Fill missing values in a step before it and train again, "
+                "or use HistGradientBoosting."
+            )
+        return [partial(_draft, source, table, double=double) for double in (False, True)]
 
 
 converter = SklearnConverter()
@@ -161,7 +171,8 @@ def _draft(source: Any, table: _Table, *, double: bool) -> Draft:
 
     def reference(tensors: Tensors) -> Mapping[str, Array]:
         given = table.rebuild(tensors)
-        return {name: _as_tensor(getattr(source, known[name])(given)) for name in names}
+        with quiet():
+            return {name: _as_tensor(getattr(source, known[name])(given)) for name in names}
 
     is_label = _is_classifier(source) or hasattr(source, "fit_predict")
     return Draft(
@@ -200,18 +211,19 @@ def _is_grouping(source: Any) -> bool:
 
 
 def _export(source: Any, table: _Table, *, double: bool) -> Any:
+    names = [spec.name if table.by_column else f"in_{index}" for index, spec in enumerate(table.specs)]
+    types = [_graph_type(spec, double) for spec in table.specs]
     try:
-        return convert_sklearn(
-            source,
-            initial_types=[(f"in_{index}", _graph_type(spec, double)) for index, spec in enumerate(table.specs)]
-            if not table.by_column
-            else [(spec.name, _graph_type(spec, double)) for spec in table.specs],
-            options=_options(source),
-            target_opset=_OPSETS,
-        )
+        with quiet():
+            return convert_sklearn(
+                source,
+                initial_types=list(zip(names, types, strict=True)),
+                options=_options(source),
+                target_opset=_OPSETS,
+            )
     except Exception as error:
         # skl2onnx raises RuntimeError, NotImplementedError, MissingShapeCalculator and whatever a defect of its raises.
-        raise ConversionError(f"skl2onnx {version('skl2onnx')} cannot convert it: {error}") from error
+        raise ConversionError(f"skl2onnx {version('skl2onnx')} cannot convert it: {str(error)[:500]}") from error
 
 
 def _graph_type(spec: TensorSpec, double: bool) -> Any:
@@ -253,7 +265,11 @@ def _name_outputs(model: Any, source: Any, table: _Table, known: dict[str, str])
     except Exception as error:
         raise ConversionError(f"onnxruntime cannot run the converted graph: {error}") from error
     rows = table.rebuild(table.tensors)
-    wanted = {name: _as_tensor(getattr(source, method)(rows)) for name, method in known.items()}
+    try:
+        with quiet():
+            wanted = {name: _as_tensor(getattr(source, method)(rows)) for name, method in known.items()}
+    except (ValueError, TypeError, KeyError, sklearn.exceptions.NotFittedError) as error:
+        raise ConversionError(f"The estimator refuses the example: {error}") from error
     matches = _match(got, wanted)
     first = next(iter(wanted))
     if first not in matches.values():

@@ -29,7 +29,11 @@ def rename(model: ModelProto, names: Mapping[str, str]) -> None:
 
 
 def clean(model: ModelProto) -> None:
-    """Leave out what does not compute: documentation, traces, the exporter's counters and paths."""
+    """Leave out what does not compute: documentation, traces, the exporter's counters and paths.
+
+    Values inside the graph are named anew, by their order: exporters count up over all that they export in a process.
+    """
+    _name_values(model.graph)
     model.ClearField("metadata_props")
     model.ClearField("doc_string")
     model.producer_name, model.producer_version, model.domain, model.model_version = "modelserve", "", "", 0
@@ -176,6 +180,24 @@ def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
             for fields in (node.input, node.output):
                 for at, name in enumerate(fields):
                     fields[at] = names.get(name, name)
+
+
+def _name_values(graph: GraphProto) -> None:
+    kept = {value.name for value in (*graph.input, *graph.output)} | {""}
+    names: dict[str, str] = {}
+    for inner in _graphs(graph):
+        for tensor in inner.initializer:
+            if tensor.name not in kept:
+                names.setdefault(tensor.name, f"weight_{len(names)}")
+        for value in (*inner.input, *inner.output) if inner is not graph else ():
+            if value.name not in kept:
+                names.setdefault(value.name, f"inner_{len(names)}")
+        for node in inner.node:
+            for name in node.output:
+                if name not in kept:
+                    names.setdefault(name, f"{node.op_type}_{len(names)}")
+    taken = {new for new in names.values() if new in kept}
+    _rename(graph, {old: f"{new}_" if new in taken else new for old, new in names.items()})
 
 
 def _free_name(wish: str, taken: set[str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from onnx import TensorProto, helper
 
 if TYPE_CHECKING:
@@ -30,3 +32,22 @@ def cast_before_trees(model: ModelProto) -> None:
     for value in model.graph.output:
         if value.name in given and value.type.tensor_type.elem_type == TensorProto.DOUBLE:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
+
+
+def tree_thresholds(source: Any) -> Iterator[Any]:
+    """The threshold arrays of every scikit-learn tree within an estimator, however deep."""
+    seen: set[int] = set()
+    waiting = [source]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen or isinstance(part, str | int | float | bool | None):
+            continue
+        seen.add(id(part))
+        if isinstance(part, list | tuple):
+            waiting += part
+        elif type(part).__module__.startswith("numpy") and getattr(part, "dtype", np.dtype(float)).kind == "O":
+            waiting += list(part.ravel())
+        elif hasattr(part, "tree_"):
+            yield part.tree_.threshold
+        elif hasattr(part, "get_params"):
+            waiting += [value for name, value in vars(part).items() if name.endswith("_") or name == "steps"]
