@@ -13,6 +13,8 @@ import asyncio
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ from modelserve.errors import (
     DeploymentClosedError,
     ForkedProcessError,
     ModelServeError,
+    OutOfMemoryError,
     OverloadedError,
     PoisonedRequestError,
     WorkerStartError,
@@ -375,6 +378,56 @@ class TestDeaths:
         finally:
             pool.close()
             second.model_path.write_bytes(data)
+
+    def test_no_memory_for_another_worker_is_said_and_the_others_go_on(
+        self, start: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pool = WorkerPool(models.linear(), workers=1, settings=PoolSettings(start=start))
+        try:
+            launcher = type(pool._crew._launcher)
+
+            def refuse(*_: Any) -> Any:
+                raise OutOfMemoryError("No worker process could be started: no memory.")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(launcher, "start", refuse)
+                with pytest.raises(OutOfMemoryError, match="no memory"):
+                    pool.scale(3)
+            assert pool.status().wanted == 1
+            assert predict(pool, np.ones((1, 4), np.float32)).shape == (1, 3)
+            pool.scale(2)
+            assert pool.status().ready == 2
+        finally:
+            pool.close()
+
+    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+    def test_an_application_that_is_killed_leaves_no_process_and_no_memory(
+        self, how: signal.Signals, start: str, tmp_path: Path
+    ) -> None:
+        program = """
+import sys, time
+import numpy as np
+from modelserve.runtime import PoolSettings, WorkerPool
+from modelserve.testing import models
+pool = WorkerPool(models.linear(), workers=2, settings=PoolSettings(start=sys.argv[1]))
+print(*(worker.pid for worker in pool.status().workers), flush=True)
+time.sleep(60)
+"""
+        shared_before = sorted(Path("/dev/shm").iterdir())
+        application = subprocess.Popen(
+            [sys.executable, "-c", program, start],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "MODELSERVE_HOME": str(tmp_path)},
+            text=True,
+        )
+        assert application.stdout is not None
+        pids = [int(pid) for pid in application.stdout.readline().split()]
+        assert len(pids) == 2
+        application.send_signal(how)
+        application.wait()
+        application.stdout.close()
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+        assert sorted(Path("/dev/shm").iterdir()) == shared_before
 
     def test_scaling_to_nothing_rests_and_a_request_wakes(self) -> None:
         pool = WorkerPool(models.linear(), workers=1)

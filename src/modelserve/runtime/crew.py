@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any
 
 from modelserve import wire
-from modelserve.errors import ModelServeError, WorkerStartError
+from modelserve.errors import ModelServeError, OutOfMemoryError, WorkerStartError
 from modelserve.runtime import messages
 from modelserve.runtime.bell import Bell
 from modelserve.runtime.channel import Sender
@@ -111,6 +111,7 @@ class Crew:
         self.digest = digest
         self.leaving = False
         self.failure: ModelServeError | None = None
+        self.shortage: ModelServeError | None = None
         self.past_lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._pool = pool
         self._make_launcher = launcher
@@ -131,6 +132,9 @@ class Crew:
     def resize(self, workers: int, *, drain_s: float) -> None:
         """Have this many; those too many finish what lies before them first."""
         self.wanted = workers
+        self.shortage = None
+        self._failed_starts = 0
+        self._hire_after = 0.0
         staying = [member for member in self.members if member.stage is not Stage.RETIRING]
         spare = sorted(staying, key=lambda member: (member.stage is Stage.READY, len(member.lane.outstanding)))
         for member in spare[: max(0, len(staying) - workers)]:
@@ -195,8 +199,8 @@ class Crew:
         for _ in range(staying, self.wanted):
             try:
                 self._hire()
-            except (OSError, WorkerStartError) as error:
-                self._start_failed(f"{error}")
+            except (OSError, WorkerStartError, OutOfMemoryError) as error:
+                self._start_failed(f"{error}", error if isinstance(error, OutOfMemoryError) else None)
                 return
 
     def _hire(self) -> None:
@@ -327,7 +331,11 @@ class Crew:
             lane.sender.wake()
         self.past_lines.extend(member.lines)
         self._drop(member)
-        if was is Stage.STARTING and self.failure is None:
+        if member.handle.refusal:
+            self._start_failed(
+                "", OutOfMemoryError(f"No memory for another worker ({member.handle.refusal}). Scale to fewer workers.")
+            )
+        elif was is Stage.STARTING and self.failure is None:
             self._start_failed(f"A worker {how} while it loaded the model.")
         elif was is Stage.READY:
             self.restarts += 1
@@ -335,13 +343,20 @@ class Crew:
         self._hire_wanted()
         self._tell()
 
-    def _start_failed(self, what: str) -> None:
+    def _start_failed(self, what: str, error: ModelServeError | None = None) -> None:
         self._failed_starts += 1
         self._hire_after = time.monotonic() + min(
             _FIRST_BACK_OFF_S * 2 ** (self._failed_starts - 1), _LONGEST_BACK_OFF_S
         )
-        if self._failed_starts >= _FAILED_STARTS and not self.ready:
-            self._give_up(WorkerStartError(f"{what} Tried {self._failed_starts} times.{self.last_words()}"))
+        if self._failed_starts < _FAILED_STARTS:
+            return
+        reason = error or WorkerStartError(f"{what} Tried {self._failed_starts} times.{self.last_words()}")
+        if self.ready:
+            # Those who are there go on; whoever asked for more is told.
+            self.shortage = reason
+            self._tell()
+        else:
+            self._give_up(reason)
 
     def _give_up(self, error: ModelServeError) -> None:
         self.failure = error

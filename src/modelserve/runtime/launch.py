@@ -7,6 +7,7 @@ need a guard.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from modelserve import wire
-from modelserve.errors import WorkerStartError
+from modelserve.errors import OutOfMemoryError, WorkerStartError
 from modelserve.runtime import messages
 
 # One thread for each of numpy's own helpers: a worker's threads are onnxruntime's, and a fork wants none at all.
@@ -26,9 +27,15 @@ _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NU
 
 
 class Handle:
-    """A worker process. `exit_code` is negative for the signal that ended it, None while unknown."""
+    """A worker process.
+
+    Attributes:
+        exit_code: Negative for the signal that ended it, None while unknown.
+        refusal: Why the platform gave no process; empty where it did.
+    """
 
     def __init__(self) -> None:
+        self.refusal = ""
         self.pid: int | None = None
         self.exit_code: int | None = None
         self._descriptor: int | None = None
@@ -175,7 +182,8 @@ class ZygoteLauncher:
             handle.born(message["forked"])
             self._living[message["forked"]] = handle
         elif "refused" in message:
-            self._starting.popleft().exit_code = 0
+            refused = self._starting.popleft()
+            refused.refusal, refused.exit_code = message["refused"], 0
         elif "exited" in message and (gone := self._living.pop(message["exited"], None)) is not None:
             gone.exit_code = message["status"]
         return True
@@ -199,7 +207,8 @@ def _python(module: str, inherited: socket.socket, errors: int) -> subprocess.Po
             start_new_session=True,
         )
     except OSError as error:
-        raise WorkerStartError(f"No worker process could be started: {error}.") from error
+        kind = OutOfMemoryError if error.errno in {errno.ENOMEM, errno.EAGAIN} else WorkerStartError
+        raise kind(f"No worker process could be started: {error}. Scale to fewer workers.") from error
 
 
 def _ended(process: subprocess.Popen[bytes]) -> str:

@@ -329,8 +329,14 @@ class WorkerPool:
             raise InvalidScaleError(f"Workers must be a whole number from 0 to {SLOTS // 2}, got {workers!r}.")
         self._autoscaler = None
         crew = self._crew
+        before = crew.wanted
         self._supervisor.call(lambda: crew.resize(workers, drain_s=self.settings.drain_s))
-        self._await_ready(crew, workers, timeout_s)
+        try:
+            self._await_ready(crew, workers, timeout_s)
+        except ModelServeError:
+            if crew.failure is None:  # as it was before, rather than half-way
+                self._supervisor.call(lambda: crew.resize(min(before, workers), drain_s=self.settings.drain_s))
+            raise
 
     def autoscale(self, minimum: int, maximum: int, target_inflight: float) -> None:
         """Have between `minimum` and `maximum` workers, so that each has about `target_inflight` requests under way."""
@@ -526,6 +532,8 @@ class WorkerPool:
             while crew.ready < workers or len(crew.members) > max(workers, crew.wanted):
                 if crew.failure is not None:
                     raise crew.failure
+                if crew.shortage is not None:
+                    raise crew.shortage
                 left_s = end - time.monotonic()
                 if left_s <= 0:
                     raise WorkerStartError(
