@@ -338,6 +338,6 @@ def test_attach_refuses_what_is_not_there(cloud: MemoryCloud, monkeypatch: pytes
         attach("", "memory")
     with pytest.raises(errors.UnknownTargetError, match="'http'"):
         attach("http://127.0.0.1:1", None)
-    monkeypatch.setattr(InMemoryBackend, "support", {Capability.ATTACH: Support.IMPOSSIBLE})
+    monkeypatch.setattr(InMemoryBackend, "support", {Capability.ATTACH: Support.NOT_IMPLEMENTED})
     with pytest.raises(errors.NotSupportedError, match="attach"):
         attach("x", "memory")

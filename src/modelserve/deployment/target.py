@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelserve import plugins
-from modelserve.backend import Backend, Capability, Scale, load_backend
+from modelserve.backend import Backend, Capability, Scale, Support, load_backend
 from modelserve.config import Config, Target, load_config
 from modelserve.deployment.deployment import Deployment, require
 from modelserve.errors import InputError, InvalidScaleError
@@ -91,5 +91,7 @@ def attach(name_or_url: str, target: str | None = None) -> Deployment:
     if target is None and name_or_url.startswith(("http://", "https://")):
         target = "http"
     backend = open_target(target).backend
-    require(backend, Capability.ATTACH)
+    if backend.supports(Capability.ATTACH) is Support.NOT_IMPLEMENTED:
+        require(backend, Capability.ATTACH)
+    # Where it is impossible, the place itself says why.
     return Deployment(backend.attach(name_or_url), backend)

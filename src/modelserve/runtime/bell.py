@@ -47,6 +47,8 @@ class Bell:
                 while os.read(self.wait_descriptor, 4096):
                     pass
 
-    def close(self) -> None:
+    def __del__(self) -> None:
+        # Closed when nobody can ring any more, and not before: a number closed too early may by then belong to
+        # another file, and a late ring would be written into that.
         for descriptor in {self.ring_descriptor, self.wait_descriptor}:
             os.close(descriptor)

@@ -216,7 +216,7 @@ class Crew:
             lane = Lane(Sender(pool.view, slot, bell))
             handle = self._launcher.start(theirs, write_errors)
         except BaseException:
-            _close_all(control, bell, errors)
+            _close_both(control, errors)
             pool.slots.add(slot)
             raise
         finally:
@@ -412,7 +412,7 @@ class Crew:
             self._pool.supervisor.unwatch(source)
         if member.stage is Stage.STARTING:
             member.handle.kill()
-        _close_all(member.control, member.bell, member.errors)
+        _close_both(member.control, member.errors)
         member.handle.forget()
         self._pool.slots.add(member.slot)
 
@@ -435,7 +435,6 @@ def _is_stopped(pid: int | None) -> bool:
         return False
 
 
-def _close_all(control: socket.socket, bell: Bell, errors: int) -> None:
+def _close_both(control: socket.socket, errors: int) -> None:
     control.close()
-    bell.close()
     os.close(errors)

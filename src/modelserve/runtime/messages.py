@@ -27,7 +27,7 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Wait for one message.
 
     Raises:
-        EOFError: the other side is gone.
+        EOFError: the other side is gone, or has gone mad.
     """
     head, descriptors, _, _ = socket.recv_fds(connection, _LENGTH_BYTES, _MAX_DESCRIPTORS)
     for descriptor in descriptors:
@@ -35,7 +35,8 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     if len(head) < _LENGTH_BYTES:
         head += _exactly(connection, _LENGTH_BYTES - len(head))
     size_bytes = int.from_bytes(head, "little")
-    assert size_bytes <= _MAX_BYTES
+    if size_bytes > _MAX_BYTES:
+        raise EOFError("The other process sends what is no message.")
     message: dict[str, Any] = json.loads(_exactly(connection, size_bytes))
     return message, list(descriptors)
 

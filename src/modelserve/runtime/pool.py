@@ -395,7 +395,6 @@ class WorkerPool:
         self._supervisor.call(self._close_all)
         self._supervisor.stop()
         self._listener.close()
-        self._bell.close()
         self._arena.close()
 
     # In the supervisor's thread.

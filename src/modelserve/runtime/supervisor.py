@@ -85,7 +85,6 @@ class Supervisor(threading.Thread):
             if not self._stopping:
                 delay_s = self._tick()
         self._selector.close()
-        self._bell.close()
 
     def _stop(self) -> None:
         self._stopping = True

@@ -60,6 +60,8 @@ class Zygote:
         finally:
             for child in self._children:
                 os.kill(child, signal.SIGKILL)
+            for child in self._children:
+                os.waitpid(child, 0)  # nobody else would, and it would stay in the process table
 
     def _obey(self, order: dict[str, Any], descriptors: list[int]) -> None:
         try:
