@@ -221,11 +221,11 @@ def scale_under_load(deployment: ms.Deployment, row: np.ndarray) -> tuple[int, i
 
 def show(results: list[Measured]) -> None:
     title = "Three frameworks, one way to serve: 2 local workers, held-out digits"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("framework", no_wrap=True)
     for heading in ("size\nKB", "largest\ndiff.", "equal\nlabels", "rows/s\n", "p50\nµs", "p99\nµs"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("failed/asked\non scaling", justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading.split("\n")[0]))
+    table.add_column("failed while\nscaling", justify="right", no_wrap=True)
     for result in results:
         table.add_row(
             result.framework,

@@ -129,7 +129,8 @@ def _frameworks() -> Iterator[Finding]:
     section = "Frameworks"
     for framework in frameworks():
         if framework.version is None:
-            yield Finding(section, framework.name, Verdict.ABSENT, "", f"pip install {framework.package}")
+            remedy = f'pip install {framework.package} "modelserve[{framework.extra}]"'
+            yield Finding(section, framework.name, Verdict.ABSENT, "", remedy)
         elif framework.missing:
             lacks = f"{framework.version}, without {', '.join(framework.missing)} to convert it"
             yield Finding(

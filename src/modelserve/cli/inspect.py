@@ -10,7 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from modelserve.bundle import Bundle
-from modelserve.cli.output import GOOD, print_heading, print_json, print_line, print_pairs, print_table, size
+from modelserve.cli.output import BAD, GOOD, print_heading, print_json, print_line, print_pairs, print_table, size
 from modelserve.tensors import Signature, TensorSpec
 
 _MOST_COLUMNS_SHOWN = 6
@@ -68,6 +68,9 @@ def _step(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def _print_report(report: Mapping[str, Any]) -> None:
+    if report.get("kind") == "fidelity":
+        _print_fidelity(report)
+        return
     print_heading(str(report.get("kind", "report")))
     tables = {key: value for key, value in report.items() if _is_table(value)}
     print_pairs({key: _plain(value) for key, value in report.items() if key != "kind" and key not in tables})
@@ -76,6 +79,36 @@ def _print_report(report: Mapping[str, Any]) -> None:
         print_line("")
         print_heading(f"  {key}")
         print_table(columns, [[_plain(row.get(name, "")) for name in columns] for row in rows])
+
+
+def _print_fidelity(report: Mapping[str, Any]) -> None:
+    """The certificate: what was tried, and the largest difference of each output."""
+    verdict = Text("faithful", GOOD) if report["is_faithful"] else Text("not faithful", BAD)
+    print_heading("certificate")
+    tolerance = report["tolerance"]
+    print_pairs(
+        {
+            "verdict": verdict,
+            **({"reason": report["reason"]} if report["reason"] else {}),
+            "rows tried": f"{report['rows']} ({_plain(report['tried'])})",
+            **({"refused": f"{report['refused_rows']} by the source itself"} if report["refused_rows"] else {}),
+            "tolerance": f"{tolerance['absolute']:g} + {tolerance['relative']:g} of the row's largest magnitude",
+            "made with": f"{_plain(report['versions'])}, in {report['seconds']:.2f} s",
+            "samples": str(report["samples_digest"]),
+        }
+    )
+    print_line("")
+    headings = ["output", "largest error", "relative", "changed decisions", "at most (95 %)", "ties", "worst row"]
+    print_table(headings, [_output_row(output) for output in report["outputs"]])
+
+
+def _output_row(output: Mapping[str, Any]) -> list[str | Text]:
+    worst = str(output["worst_row"])
+    if not output["is_decision"]:
+        errors = [_plain(output["largest_absolute_error"]), _plain(output["largest_relative_error"])]
+        return [output["name"], *errors, "", "", "", worst if output["largest_absolute_error"] else ""]
+    changed = f"{output['changed']} of {output['rows']}"
+    return [output["name"], "", "", changed, f"{output['changed_interval'][1]:.1%}", str(output["ties"]), worst]
 
 
 def _is_table(value: Any) -> bool:

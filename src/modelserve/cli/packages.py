@@ -15,10 +15,6 @@ _FRAMEWORKS = (
     ("TensorFlow", "tensorflow", ("tensorflow", "tensorflow-cpu"), "keras"),
     ("Keras", "keras", ("keras",), "keras"),
     ("scikit-learn", "sklearn", ("scikit-learn",), "sklearn"),
-    ("XGBoost", "xgboost", ("xgboost", "xgboost-cpu"), "boost"),
-    ("LightGBM", "lightgbm", ("lightgbm",), "boost"),
-    ("CatBoost", "catboost", ("catboost",), "boost"),
-    ("pandas", "pandas", ("pandas",), "pandas"),
 )
 
 

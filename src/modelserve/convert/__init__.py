@@ -19,7 +19,7 @@ from modelserve.convert import edges
 from modelserve.convert.contract import Converter, Draft, Reference
 from modelserve.convert.detect import find_converter, open_file
 from modelserve.convert.graph import clean, rename
-from modelserve.errors import ConversionError, InputError, SignatureError, UnfaithfulError
+from modelserve.errors import BundleError, ConversionError, InputError, SignatureError, UnfaithfulError
 from modelserve.fidelity import FidelityReport, Sample, Tolerance, compare, default_tolerance, rows_are_independent
 from modelserve.session import load
 from modelserve.tensors import Array, Signature, Tensors
@@ -69,7 +69,10 @@ def convert(
 def _certified(draft: Draft, asked: Tolerance | None, into: Path | None) -> Bundle:
     """The draft as a bundle, if it answers as its source does."""
     clean(draft.model)
-    session = load(draft.model.SerializeToString())
+    try:
+        session = load(draft.model.SerializeToString())
+    except BundleError as error:
+        raise ConversionError(f"The converted graph is not valid: {error}") from error
     names = [spec.name for spec in draft.signature.outputs]
 
     def candidate(tensors: Tensors) -> Mapping[str, Array]:
@@ -167,7 +170,8 @@ def _as_tolerance(tolerance: Tolerance | float | None) -> Tolerance | None:
 
 
 def _opset(draft: Draft) -> str:
-    return ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in draft.model.opset_import)
+    found = {entry.domain or "ai.onnx": entry.version for entry in draft.model.opset_import}
+    return ", ".join(f"{domain} {number}" for domain, number in sorted(found.items()))
 
 
 def _all_refused(source: Any, refusals: list[ConversionError]) -> ConversionError:

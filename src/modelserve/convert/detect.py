@@ -62,12 +62,12 @@ def open_file(path: Path) -> Any:
         return path
     if suffix in {".pt", ".pt2", ".pth", ".ts"}:
         return _load("torch").open_file(path)  # type: ignore[attr-defined]  # a converter of files has this verb
-    if suffix in {".keras", ".h5", ".tflite"} or (path / "saved_model.pb").is_file():
+    if suffix in {".keras", ".h5"} or (path / "saved_model.pb").is_file():
         return _load("keras").open_file(path)  # type: ignore[attr-defined]  # as above
     if suffix == ".skops":
         return _load("sklearn").open_file(path)  # type: ignore[attr-defined]  # as above
     raise UnsupportedSourceError(
-        f"{str(path)!r} is of no known kind; known are .onnx, .pt2, TorchScript .pt, .keras, .tflite, SavedModel "
+        f"{str(path)!r} is of no known kind; known are .onnx, .pt2, TorchScript .pt, .keras, SavedModel "
         "folders, .skops and bundles."
     )
 
@@ -110,5 +110,5 @@ def _is_pickle(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     scripted = any("/code/" in name or name.endswith("constants.pkl") for name in names)
-    exported = any("models/" in name or name.endswith("serialized_exported_program.json") for name in names)
+    exported = any(name.endswith("/archive_format") for name in names)
     return not scripted and not exported

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,8 @@ from modelserve.tensors import Array, Signature, Tensors, TensorSpec
 
 _OPSET = 18
 _ROWS = 4
+_COUNTED = re.compile(r"(keras_tensor|input|input_layer|unk_|args)(_*\d*)*(:\d+)?")
+_NO_INPUTS = {"training", "mask"}
 
 
 class KerasConverter:
@@ -32,13 +35,18 @@ class KerasConverter:
     roots = ("keras", "tensorflow", "tf_keras")
 
     def accepts(self, source: Any) -> bool:
-        return isinstance(source, tf.keras.Model)
+        return isinstance(source, tf.keras.Model | SavedModel)
 
     def open_file(self, path: Path) -> Any:
-        """The model in a .keras or .h5 file; one with code of its own is refused by Keras."""
+        """The model in a .keras or .h5 file (one with code of its own is refused by Keras), or a SavedModel folder."""
+        if path.is_dir():
+            return SavedModel.open(path)
         if path.suffix.lower() not in {".keras", ".h5"}:
-            raise UnsupportedSourceError(f"{str(path)!r} cannot be read yet. Give a .keras file or the live model.")
-        return tf.keras.models.load_model(path, compile=False, safe_mode=True)
+            raise UnsupportedSourceError(f"{str(path)!r} cannot be read. Give a .keras file or the live model.")
+        try:
+            return tf.keras.models.load_model(path, compile=False, safe_mode=True)
+        except (ValueError, TypeError, OSError) as error:
+            raise UnsupportedSourceError(f"{str(path)!r} cannot be read by Keras: {error}") from error
 
     def drafts(self, source: Any, example: Any) -> Sequence[Callable[[], Draft]]:
         if tf.keras.backend.backend() != "tensorflow":
@@ -51,6 +59,38 @@ class KerasConverter:
 
 
 converter = KerasConverter()
+
+
+class SavedModel:
+    """The serving signature of a SavedModel folder, called as a Keras model is."""
+
+    __module__ = "tensorflow"
+
+    def __init__(self, loaded: Any, function: Any) -> None:
+        self._loaded = loaded  # its variables live as long as it does
+        self._function = function
+        _, self._specs = function.structured_input_signature
+        self.input_names = sorted(self._specs)
+        self.inputs = [self._specs[name] for name in self.input_names]
+
+    @classmethod
+    def open(cls, path: Path) -> SavedModel:
+        """The folder's default signature."""
+        loaded = tf.saved_model.load(str(path))
+        found = loaded.signatures.get("serving_default") or next(iter(loaded.signatures.values()), None)
+        if found is None:
+            raise UnsupportedSourceError(
+                f"{str(path)!r} has no serving signature. Save it with model.export(...), or give the live model."
+            )
+        return cls(loaded, found)
+
+    def __call__(self, given: Any, *, training: bool) -> Any:  # as Keras calls a model
+        values = given if isinstance(given, list | tuple) else [given]
+        return self._function(**dict(zip(self.input_names, values, strict=True)))
+
+    def call(self, *inputs: Any) -> Any:
+        """As Keras names it; its parameters are not the model's."""
+        return self(inputs, training=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +183,25 @@ def _export(model: Any, call: _Call, specs: tuple[Any, ...]) -> onnx.ModelProto:
     except Exception as error:
         # tf2onnx raises ValueError, KeyError and whatever a defect of its raises.
         raise ConversionError(f"tf2onnx refuses the model: {str(error)[:500]}") from error
+    _write_erfc(proto)
     converted: onnx.ModelProto = proto
     return converted
+
+
+def _write_erfc(model: onnx.ModelProto) -> None:
+    """Write Erfc, which exact GELU uses and ONNX lacks, as 1 - Erf."""
+    nodes = []
+    for index, node in enumerate(model.graph.node):
+        if node.op_type != "Erfc":
+            nodes.append(node)
+            continue
+        one, erf = f"erfc_{index}_one", f"erfc_{index}_erf"
+        kind = onnx.TensorProto.FLOAT
+        nodes.append(onnx.helper.make_node("Erf", list(node.input), [erf]))
+        nodes.append(onnx.helper.make_node("Sub", [one, erf], list(node.output)))
+        model.graph.initializer.append(onnx.helper.make_tensor(one, kind, [], [1.0]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _declared(model: Any) -> list[Any]:
@@ -155,12 +212,17 @@ def _declared(model: Any) -> list[Any]:
 
 
 def _names(model: Any, declared: Sequence[Any], count: int) -> list[str]:
-    if len(declared) == count and isinstance(model, tf.keras.Sequential) is False and hasattr(model, "input_names"):
-        return [str(name) for name in model.input_names]
-    parameters = [name for name in inspect.signature(type(model).call).parameters if name not in {"self", "training"}]
-    if count == 1:
-        return [parameters[0] if type(model).__module__.partition(".")[0] not in {"keras", "tf_keras"} else "inputs"]
-    return [f"input_{index}" for index in range(count)]
+    """The inputs' names: those that their author gave, else the parameters of `call`, else numbers.
+
+    What Keras itself counts up (keras_tensor_3) differs from run to run, and would make another digest each time.
+    """
+    given = [str(tensor.name) for tensor in declared] if len(declared) == count else []
+    if given and not any(_COUNTED.fullmatch(name) for name in given):
+        return given
+    parameters = [name for name in list(inspect.signature(type(model).call).parameters)[1:] if name not in _NO_INPUTS]
+    if len(parameters) == count:
+        return parameters
+    return ["inputs"] if count == 1 else [f"input_{index}" for index in range(count)]
 
 
 def _made_up(model: Any, declared: Sequence[Any]) -> Any:
@@ -171,7 +233,7 @@ def _made_up(model: Any, declared: Sequence[Any]) -> Any:
             "Model(model, example=X[:8])"
         )
     random = np.random.default_rng(0)
-    made = tuple(_random(random, (_ROWS, *tensor.shape[1:]), str(tensor.dtype)) for tensor in declared)
+    made = tuple(_random(random, (_ROWS, *tensor.shape[1:]), tf.as_dtype(tensor.dtype).name) for tensor in declared)
     return made[0] if len(made) == 1 else made
 
 

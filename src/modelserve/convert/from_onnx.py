@@ -53,7 +53,7 @@ def _draft(source: onnx.ModelProto | Path, example: Any) -> Draft:
         signature=signature,
         example=tensors,
         reference=reference,
-        origin=Origin("onnx", "onnx.ModelProto", {"onnx": onnx.__version__}),
+        origin=Origin("onnx", source.stem if isinstance(source, Path) else "onnx-model", {"onnx": onnx.__version__}),
         steps=(Step("convert", {"from": "onnx"}),),
     )
 

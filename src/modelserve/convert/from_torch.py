@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from modelserve.bundle import Origin, Step
 from modelserve.convert.contract import Draft
 from modelserve.convert.graph import declare, describe, rename
 from modelserve.convert.quiet import quiet
-from modelserve.errors import ConversionError, ExampleRequiredError, SignatureError
+from modelserve.errors import ConversionError, ExampleRequiredError, SignatureError, UnsupportedSourceError
 from modelserve.tensors import Array, Signature, Tensors, TensorSpec
 
 _OPSET = 18
@@ -35,9 +37,21 @@ class TorchConverter:
     roots = ("torch",)
 
     def accepts(self, source: Any) -> bool:
-        return isinstance(source, torch.nn.Module)
+        return isinstance(source, torch.nn.Module | torch.export.ExportedProgram)
+
+    def open_file(self, path: Path) -> Any:
+        """The program in a TorchScript or ExportedProgram file; detection has made sure that it is no pickle."""
+        try:
+            if _is_exported(path):
+                _refuse_pickles(path)
+                return torch.export.load(path)
+            return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]  # torch's
+        except (RuntimeError, OSError, ValueError) as error:
+            raise UnsupportedSourceError(f"{str(path)!r} cannot be read by torch: {error}") from error
 
     def drafts(self, source: Any, example: Any) -> Sequence[Callable[[], Draft]]:
+        if isinstance(source, torch.export.ExportedProgram):
+            return _exported_drafts(source, example)
         module = _unwrapped(source)
         call = _Call.read(module, example)
         routes = [("scripted", _export_scripted)] if isinstance(module, torch.jit.ScriptModule) else _ROUTES
@@ -125,6 +139,45 @@ def _draft(module: torch.nn.Module, call: _Call, route: str, export: _Export) ->
     )
 
 
+def _exported_drafts(program: torch.export.ExportedProgram, example: Any) -> Sequence[Callable[[], Draft]]:
+    """An exported program has its dynamic axes in it already."""
+    if example is None:
+        args, kwargs = program.example_inputs or ((), {})
+        example = dict(kwargs) if kwargs else tuple(args)
+    module = program.module()
+    call = _Call.read(module, example)
+    return [partial(_draft, module, call, "exported", lambda *_: _to_onnx(program))]
+
+
+def _to_onnx(program: torch.export.ExportedProgram) -> onnx.ModelProto:
+    converted = torch.onnx.export(program, dynamo=True, opset_version=_OPSET, verbose=False)
+    assert converted is not None
+    return converted.model_proto
+
+
+def _is_exported(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/archive_format") for name in archive.namelist())
+
+
+def _refuse_pickles(path: Path) -> None:
+    """torch.export.load unpickles custom constants, and sample inputs that its safe loader refuses."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            folder, _, file = name.rpartition("/")
+            if folder.endswith("data/constants") and file.startswith(("custom_obj", "opaque")):
+                raise UnsupportedSourceError(f"{str(path)!r} holds a pickled object ({file}). Give the live program.")
+            if folder.endswith("data/sample_inputs"):
+                try:
+                    torch.load(io.BytesIO(archive.read(name)), weights_only=True)
+                except Exception as error:
+                    raise UnsupportedSourceError(
+                        f"{str(path)!r} holds pickled sample inputs that are not plain tensors. Give the live program."
+                    ) from error
+
+
 def _export_dynamo(module: torch.nn.Module, call: _Call) -> onnx.ModelProto:
     given = call.given(call.tensors)
     shapes = {name: {0: torch.export.Dim.DYNAMIC} for name in given}
@@ -184,6 +237,8 @@ def _unwrapped(module: Any) -> torch.nn.Module:
 
 
 def _parameters(module: torch.nn.Module) -> list[str]:
+    if isinstance(module, torch.jit.ScriptModule):
+        return [argument.name for argument in module.forward.schema.arguments[1:]]  # type: ignore[attr-defined]  # a script method has one
     return [
         name
         for name, parameter in inspect.signature(module.forward).parameters.items()

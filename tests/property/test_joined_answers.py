@@ -1,0 +1,90 @@
+"""Whoever asks at once, each gets the answer to its own question."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelserve import wire
+from modelserve.errors import ModelRunError
+from modelserve.runtime import WorkerPool
+from modelserve.session import Session
+from modelserve.tensors import Array
+from modelserve.testing import models
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODELSERVE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def linear(home: None) -> Iterator[tuple[WorkerPool, Session]]:
+    bundle = models.linear()
+    pool = WorkerPool(bundle, workers=2)
+    yield pool, Session(bundle)
+    pool.close()
+
+
+@pytest.fixture(scope="module")
+def picky(home: None) -> Iterator[WorkerPool]:
+    pool = WorkerPool(models.picky(), workers=1)
+    yield pool
+    pool.close()
+
+
+async def ask_all(pool: WorkerPool, name: str, inputs: list[Array]) -> list[Array | ModelRunError]:
+    async def ask(array: Array) -> Array | ModelRunError:
+        try:
+            reply = await pool.submit(wire.encode_request({name: array}), len(array))
+        except ModelRunError as error:
+            return error
+        return next(iter(wire.decode(wire.reply_layout(reply.header), reply.body).values()))
+
+    return await asyncio.gather(*map(ask, inputs))
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=120), st.integers(0, 2**32 - 1))
+def test_answers_are_never_mixed_up(linear: tuple[WorkerPool, Session], sizes: list[int], seed: int) -> None:
+    pool, session = linear
+    random = np.random.default_rng(seed)
+    inputs = [random.normal(size=(rows, 4)).astype(np.float32) for rows in sizes]
+    for given_rows, answer in zip(inputs, asyncio.run(ask_all(pool, "x", inputs)), strict=True):
+        assert not isinstance(answer, ModelRunError)
+        np.testing.assert_allclose(answer, session.run({"x": given_rows})["y"], rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.lists(st.integers(-2, 6), min_size=1, max_size=3), min_size=1, max_size=60))
+def test_only_the_request_that_the_model_refuses_fails(picky: WorkerPool, indexes: list[list[int]]) -> None:
+    inputs = [np.array(index, np.int64) for index in indexes]
+    for index, answer in zip(indexes, asyncio.run(ask_all(picky, "index", inputs)), strict=True):
+        # Gather takes -4 to 3; the table is 0, 1, 2, 3.
+        if all(-4 <= place < 4 for place in index):
+            assert not isinstance(answer, ModelRunError)
+            assert answer.tolist() == [float(place % 4) for place in index]
+        else:
+            assert isinstance(answer, ModelRunError)
+
+
+def test_large_answers_stay_valid_after_the_pool_is_closed(home: None) -> None:
+    bundle = models.linear()
+    pool = WorkerPool(bundle, workers=1)
+    x = np.random.default_rng(0).normal(size=(100_000, 4)).astype(np.float32)
+    replies = [pool.submit(wire.encode_request({"x": x}), len(x)).result() for _ in range(3)]
+    answers = [wire.decode(wire.reply_layout(reply.header), reply.body)["y"] for reply in replies]
+    del replies
+    pool.close()
+    expected = Session(bundle).run({"x": x})["y"]
+    for answer in answers:
+        assert np.array_equal(answer, expected)
+    answers[0][:] = 0  # an answer's memory is its holder's own
+    assert np.array_equal(answers[1], expected)

@@ -1,0 +1,63 @@
+"""What runs together, and how the size that pays is found."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelserve import wire
+from modelserve.runtime.batcher import Curve, describe, groups
+from modelserve.runtime.channel import ALONE, Submission
+
+
+def submission(rows: int, width: int = 4, flags: int = 0) -> tuple[Submission, bytes]:
+    message = wire.encode_request({"x": np.zeros((rows, width), np.float32)})
+    return Submission(0, 0, len(message.header), 0, 0, 0, flags, 0), message.header
+
+
+class TestCurve:
+    def test_joining_pays_up_to_where_twice_the_rows_take_twice_the_time(self) -> None:
+        curve = Curve([10e-6, 11e-6, 12e-6, 14e-6, 28e-6])
+        assert curve.join_rows() == 8
+
+    def test_joining_never_pays_for_a_model_bound_by_memory(self) -> None:
+        assert Curve([1.3e-3, 2.8e-3]).join_rows() == 1
+
+    def test_an_unknown_curve_joins_nothing(self) -> None:
+        assert Curve().join_rows() == 1
+
+    def test_it_follows_what_runs_take_now(self) -> None:
+        curve = Curve([10e-6, 11e-6])
+        for _ in range(50):
+            curve.note(2, 40e-6)
+        assert curve.join_rows() == 1
+
+    def test_it_tries_twice_as_many_now_and_then(self) -> None:
+        curve = Curve([10e-6, 11e-6])
+        assert {curve.join_rows() for _ in range(200)} == {2, 4}
+
+    def test_measuring_stops_where_joining_stops_to_pay(self) -> None:
+        ran = []
+        curve = Curve()
+        curve.measure(ran.append, budget_s=5.0)
+        assert max(ran) <= 256
+        assert len(curve.seconds) >= 1
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from([4, 5]), st.booleans()), max_size=30), st.integers(1, 16))
+def test_every_request_is_in_one_group_of_its_own_kind_and_none_above_the_size(
+    requests: list[tuple[int, int, bool]], join_rows: int
+) -> None:
+    waiting = []
+    for index, (rows, width, alone) in enumerate(requests):
+        entry, header = submission(rows, width, ALONE if alone else 0)
+        waiting.append(describe(entry._replace(ticket=index), header))
+    found = list(groups(waiting, join_rows))
+    assert sorted(one.submission.ticket for group in found for one in group) == list(range(len(requests)))
+    for group in found:
+        assert len({one.key for one in group}) == 1
+        assert len(group) == 1 or sum(one.rows for one in group) <= join_rows
+        assert len(group) == 1 or all(not one.submission.flags & ALONE for one in group)
+        tickets = [one.submission.ticket for one in group]
+        assert tickets == sorted(tickets)
