@@ -47,5 +47,11 @@ def load(entry: EntryPoint) -> Any:
             raise  # a broken plug-in, not a missing package
         raise MissingExtraError(
             f"{entry.name!r} needs the package {root!r}, which is not installed. "
-            f'Install it with: pip install "modelserve[{entry.name}]"'
+            f"Install it with: pip install {_remedy(entry, root)}"
         ) from error
+
+
+def _remedy(entry: EntryPoint, package: str) -> str:
+    # Only our own extras are known; another's plug-in has names of its own.
+    ours = entry.dist is None or entry.dist.name == "modelserve"
+    return f'"modelserve[{entry.name}]"' if ours else package

@@ -74,7 +74,7 @@ class CallableSession:
 
         self.signature = live.signature
         self.rows_independent = live.rows_independent
-        self._call: Callable[[Tensors], Mapping[str, Any]] = cloudpickle.loads(live.payload)
+        self._call: Callable[[Tensors], Any] = cloudpickle.loads(live.payload)
 
     def run(self, tensors: Tensors, outputs: Sequence[str] = ()) -> dict[str, Array]:
         """As `Session.run`."""
@@ -85,6 +85,8 @@ class CallableSession:
             answers = self._call(tensors)
         except Exception as error:  # the user's own code may raise anything
             raise ModelRunError(f"The callable raised {type(error).__name__}: {error}") from error
+        if not isinstance(answers, Mapping):
+            raise SignatureError(f"The callable must return a dict of outputs by name, got {type(answers).__name__}.")
         missing = [name for name in names if name not in answers]
         if missing:
             raise SignatureError(f"The callable gave no {', '.join(map(repr, missing))}.")

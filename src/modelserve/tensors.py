@@ -8,7 +8,7 @@ A check never loses information in silence: values that would change on the way 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -60,9 +60,10 @@ class TensorSpec:
             raise SignatureError(
                 f"Tensor {self.name!r} has dtype {self.dtype!r}; the dtypes are {', '.join(OIP_DATATYPES)}."
             )
-        if any(isinstance(size, int) and size < 0 for size in self.shape):
+        if not all(isinstance(size, str) or (isinstance(size, int) and size >= 0) for size in self.shape):
             raise SignatureError(
-                f"Tensor {self.name!r} has shape {self.shape}; give an axis of any size a name, such as 'batch'."
+                f"Tensor {self.name!r} has shape {self.shape}; each axis is a size from 0 up, or a name such as "
+                "'batch' where any size will do."
             )
 
     @property
@@ -238,14 +239,27 @@ def _from_frame(specs: Sequence[TensorSpec], frame: Any) -> dict[str, Any]:
         raise SignatureError(
             f"The table lacks the column(s) {', '.join(map(repr, missing))}; it has {', '.join(map(repr, found))}."
         )
+    twice = [name for name in wanted if found.count(name) > 1]
+    if twice:
+        raise SignatureError(f"The table has several columns {twice[0]!r}. Keep the one that is meant.")
     originals = dict(zip(found, frame.columns, strict=True))
     picked = [frame[originals[name]].to_numpy() for name in wanted]
     if len(specs) == 1:
-        return {specs[0].name: np.stack(picked, axis=1)}
+        return {specs[0].name: _side_by_side(specs[0], picked)}
     return {
         spec.name: array.reshape(-1, 1) if len(spec.shape) == 2 else array
         for spec, array in zip(specs, picked, strict=True)
     }
+
+
+def _side_by_side(spec: TensorSpec, columns: Sequence[Array]) -> Array:
+    if len({column.dtype for column in columns}) > 1 and columns[0].size:
+        # Joined as they are, numpy would find them a common dtype, and round large whole numbers beside fractions.
+        columns = [
+            _as_dtype(replace(spec, name=name), column, typed=True)
+            for name, column in zip(spec.columns, columns, strict=True)
+        ]
+    return np.stack(columns, axis=1)
 
 
 def _fit(spec: TensorSpec, value: Any) -> tuple[Array, bool]:
@@ -271,9 +285,15 @@ def _fit(spec: TensorSpec, value: Any) -> tuple[Array, bool]:
 
 def _as_array(spec: TensorSpec, value: Any) -> Array:
     if isinstance(value, np.ndarray):
+        if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+            raise SignatureError(
+                f"Input {spec.name!r} has masked values, which no model takes. Fill them with .filled(value)."
+            )
         return value
+    # As numpy's own text, what ends in NUL would lose it, and a number among the words would become one.
+    kind = object if spec.dtype == "string" and not hasattr(value, "dtype") else None
     try:
-        array = np.asarray(value)
+        array = np.asarray(value, dtype=kind)
     except (ValueError, TypeError, RuntimeError) as error:
         raise SignatureError(
             f"Input {spec.name!r} must be {spec}; the {type(value).__name__} given cannot be read as one array "
@@ -294,7 +314,7 @@ def _as_dtype(spec: TensorSpec, array: Array, *, typed: bool) -> Array:
         raise SignatureError(f"Input {spec.name!r} must be {want.name}, got {array.dtype.name}.")
     with np.errstate(all="ignore"):
         cast = array.astype(want)
-        if not np.can_cast(array.dtype, want, "safe") and not _same_values(array, cast, typed=typed):
+        if not _never_rounds(array.dtype, want) and not _same_values(array, cast, typed=typed):
             raise SignatureError(
                 f"Input {spec.name!r} must be {want.name}, got {array.dtype.name} whose values would change on the "
                 f"way. Convert it with .astype({want.name!r}) if that is meant."
@@ -308,25 +328,57 @@ def _as_text(spec: TensorSpec, array: Array) -> Array:
     if array.dtype.kind == "O" and all(isinstance(item, str) for item in array.flat):
         return array
     odd = next((item for item in array.flat if not isinstance(item, str)), None)
-    raise SignatureError(f"Input {spec.name!r} must be text, got {type(odd).__name__} {odd!r}.")
+    hint = " Rows must all have the same length." if isinstance(odd, list | tuple) else ""
+    raise SignatureError(f"Input {spec.name!r} must be text, got {type(odd).__name__} {odd!r}.{hint}")
 
 
 def _unbox(spec: TensorSpec, array: Array) -> Array:
+    """Python's own numbers as numpy's; None is a missing number, and text is none even where it looks like one."""
+    items = array.ravel().tolist()
+    is_float = spec.numpy_dtype.kind == "f"
+    never = (str, bytes) if spec.dtype == "bool" else (str, bytes, bool, np.bool_)
     try:
-        return np.asarray(array.tolist(), dtype=np.float64 if spec.numpy_dtype.kind == "f" else None)
-    except (ValueError, TypeError) as error:
+        odd = next((item for item in items if isinstance(item, never)), None)
+        if odd is not None:
+            raise TypeError(f"found {type(odd).__name__} {odd!r}")
+        numbers = np.asarray(items, dtype=np.float64 if is_float else None).reshape(array.shape)
+    except (ValueError, TypeError, OverflowError) as error:
         raise SignatureError(
-            f"Input {spec.name!r} must be {spec}; the values given are not all numbers ({error}). "
+            f"Input {spec.name!r} must be {spec}; the values given are not all numbers that fit ({error}). "
             "Rows must all have the same length."
         ) from error
+    pairs = zip(items, numbers.ravel().tolist(), strict=True)
+    if is_float and any(isinstance(item, int | np.integer) and int(item) != number for item, number in pairs):
+        raise SignatureError(
+            f"Input {spec.name!r} must be {spec.dtype}, got whole numbers that it would round. "
+            "Convert them with float() if that is meant."
+        )
+    return numbers
+
+
+def _never_rounds(given: np.dtype[Any], want: np.dtype[Any]) -> bool:
+    # numpy calls 64-bit integers to float64 safe, although it rounds above 2**53.
+    return np.can_cast(given, want, "safe") and not (given.kind in "iu" and given.itemsize == 8 and want.kind == "f")
 
 
 def _same_values(array: Array, cast: Array, *, typed: bool) -> bool:
-    if array.dtype.kind == "f" and cast.dtype.kind == "f" and not typed:
+    if array.dtype.kind == "f" and cast.dtype.kind == "f":
         # Python's own floats carry no promise of 64 bits: only an overflow changes them.
-        return bool(np.array_equal(np.isfinite(array), np.isfinite(cast)))
+        if not typed:
+            return bool(np.array_equal(np.isfinite(array), np.isfinite(cast)))
+    elif not (_within(array, cast.dtype) and _within(cast, array.dtype)):
+        return False
     back = cast.astype(array.dtype)
     return bool(np.array_equal(back, array, equal_nan=array.dtype.kind == "f"))
+
+
+def _within(values: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether `dtype` reaches far enough. A cast there and back does not tell: it wraps around twice."""
+    if dtype.kind not in "iu":
+        return True
+    bounds = np.iinfo(dtype)
+    # As Python's numbers, which compare exactly whatever their kinds.
+    return bool(bounds.min <= values.min().item() and values.max().item() <= bounds.max)
 
 
 def _match_axes(spec: TensorSpec, array: Array, sizes: dict[str, tuple[str, int]]) -> None:

@@ -33,6 +33,8 @@ _DATATYPES = {np.dtype(name): oip for name, oip in OIP_DATATYPES.items() if name
 _NOTHING = memoryview(b"")
 _MAX_AXES = 64
 _MAX_HEADER_BYTES = 1 << 20
+# What numpy can address; sizes beside an axis of 0 count too, although such a tensor has no bytes.
+_MAX_TENSOR_BYTES = 1 << 62
 _CACHED_HEADER_BYTES = 4096
 
 
@@ -142,10 +144,17 @@ def decode_error(content: Buffer) -> ModelServeError:
         parsed = json.loads(bytes(content))
         kind, text = by_code(parsed["code"]), str(parsed["error"])
         if kind is OverloadedError:
-            return OverloadedError(text, retry_after_s=float(parsed.get("retry_after_s", 1.0)))
+            return OverloadedError(text, retry_after_s=_waiting_time(parsed.get("retry_after_s", 1.0)))
         return kind(text)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise WireError(f"Not an error message: {bytes(content[:80])!r}.") from error
+
+
+def _waiting_time(value: Any) -> float:
+    seconds = float(value)
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"{value!r} is no time to wait")
+    return seconds
 
 
 def _encode(kind: str, tensors: Tensors, outputs: tuple[str, ...]) -> Message:
@@ -218,10 +227,12 @@ def _field(entry: Any, offset: int) -> Field:
     name, datatype, shape = entry.get("name"), entry.get("datatype"), entry.get("shape")
     if not isinstance(name, str) or not name:
         raise WireError(f"A tensor needs a name, got {name!r}.")
-    if datatype not in _DTYPES:
+    if not isinstance(datatype, str) or datatype not in _DTYPES:
         raise WireError(f"Tensor {name!r} has datatype {datatype!r}; known are {', '.join(_DTYPES)}.")
     if not isinstance(shape, list) or len(shape) > _MAX_AXES or not all(_is_count(size) for size in shape):
         raise WireError(f"Tensor {name!r} needs a shape of whole numbers from 0 up, got {shape!r}.")
+    if math.prod(size or 1 for size in shape) * _DTYPES[datatype].itemsize > _MAX_TENSOR_BYTES:
+        raise WireError(f"Tensor {name!r} of shape {shape} is larger than any memory.")
     parameters = entry.get("parameters") or {}
     size_bytes = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size_bytes is None:
@@ -273,6 +284,8 @@ def _array(field: Field, body: Buffer | None) -> Array:
     if not field.size_bytes:
         return np.empty(field.shape, dtype)
     array: Array = np.ndarray(field.shape, dtype, body, field.offset)
+    if field.datatype == "BOOL" and array.view(np.uint8).max() > 1:
+        raise WireError(f"Tensor {field.name!r} of BOOL holds bytes other than 0 and 1.")
     # onnxruntime reads the memory as it lies; a tensor behind one of odd size may lie askew.
     return array if array.flags.aligned else array.copy()
 

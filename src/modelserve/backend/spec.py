@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -37,7 +38,7 @@ class Scale:
         if len(targets) > 1:
             raise InvalidScaleError(f"Scale takes one target, got {', '.join(targets)}.")
         for name, value in targets.items():
-            if not value > 0 or (name == "target_cpu" and value > 1):
+            if not _is_positive(value) or (name == "target_cpu" and value > 1):
                 raise InvalidScaleError(
                     f"{name} must be above 0{' and at most 1' * (name == 'target_cpu')}, got {value!r}."
                 )
@@ -60,6 +61,10 @@ class Scale:
     def fixed(cls, replicas: int) -> Scale:
         """Exactly this many."""
         return cls(replicas, replicas)
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,18 +97,20 @@ class Manifest:
         """
         try:
             parsed = json.loads(content)
-            version = parsed["format"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            version, checksum = parsed["format"], parsed.pop("checksum", None)
+            found = hashlib.sha256(_canonical(parsed)).hexdigest()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ForeignBundleError(f"This manifest is not one of a bundle ({error!r}).") from error
-        if not isinstance(version, int) or version > FORMAT:
+        if not isinstance(version, int) or version < 1:
+            raise ForeignBundleError(f"This manifest is not one of a bundle: its format is {version!r}.")
+        if version > FORMAT:
             raise NewerBundleError(
                 f"The bundle has format {version!r}, this modelserve reads up to {FORMAT}. Upgrade modelserve."
             )
-        checksum = parsed.pop("checksum", None)
-        if checksum != hashlib.sha256(_canonical(parsed)).hexdigest():
+        if checksum != found:
             raise DamagedBundleError("The manifest does not match its checksum. Make the bundle again.")
-        manifest = _manifest(parsed)
-        if parsed.get("digest") != manifest.digest:
+        manifest, digest = _manifest(parsed)
+        if parsed.get("digest") != digest:
             raise DamagedBundleError("The manifest's digest is not that of its content. Make the bundle again.")
         return manifest
 
@@ -149,18 +151,19 @@ def _spec(entry: Mapping[str, Any]) -> TensorSpec:
     )
 
 
-def _manifest(parsed: Mapping[str, Any]) -> Manifest:
+def _manifest(parsed: Mapping[str, Any]) -> tuple[Manifest, str]:
     try:
-        return Manifest(
+        manifest = Manifest(
             signature=signature_from_json(parsed["signature"]),
             origin=Origin(**parsed["origin"]),
             lineage=tuple(Step(**step) for step in parsed["lineage"]),
             files={name: FileEntry(**entry) for name, entry in parsed["files"].items()},
             beside={name: FileEntry(**entry) for name, entry in parsed["beside"].items()},
             rows_independent=parsed["rows_independent"],
-            reports=tuple(parsed["reports"]),
+            reports=tuple(dict(report) for report in parsed["reports"]),
         )
-    except (KeyError, TypeError, AttributeError, SignatureError) as error:
+        return manifest, manifest.digest
+    except (KeyError, ValueError, TypeError, AttributeError, SignatureError) as error:
         raise ForeignBundleError(f"The manifest lacks a part or has one of a wrong kind ({error!r}).") from error
 
 

@@ -10,9 +10,11 @@ example.npz        inputs that it takes
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelserve.bundle.manifest import FileEntry, Manifest, Origin, Step
-from modelserve.errors import DamagedBundleError, ForeignBundleError
+from modelserve.errors import BundleError, DamagedBundleError, ForeignBundleError
 from modelserve.home import home
 from modelserve.tensors import Array, Signature, Tensors
 
@@ -32,10 +34,14 @@ MODEL = "model.onnx"
 WEIGHTS = "model.onnx.data"
 MANIFEST = "manifest.json"
 EXAMPLE = "example.npz"
+_OWN_NAMES = {MODEL, WEIGHTS, MANIFEST, EXAMPLE}
 
 # Below this size one file loads as fast and is easier to handle; above it workers gain by mapping the weights.
 _WEIGHTS_BESIDE_FROM_BYTES = 8 << 20
 _CHUNK_BYTES = 1 << 20
+_SETTLE_TRIES = 100
+# What a rename answers when something stands in its way.
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +91,8 @@ class Bundle:
         """
         folder = Path(path)
         manifest_path = folder / MANIFEST
-        if not manifest_path.is_file():
-            raise ForeignBundleError(f"{str(folder)!r} is not a bundle: it has no {MANIFEST}.")
+        if not manifest_path.is_file() or manifest_path.is_symlink():
+            raise ForeignBundleError(f"{str(folder)!r} is not a bundle: it has no {MANIFEST} of its own.")
         manifest = Manifest.from_json(manifest_path.read_bytes())
         for name, entry in (*manifest.files.items(), *manifest.beside.items()):
             _check_file(folder, name, entry, verify=verify)
@@ -125,7 +131,7 @@ def write(
     parent.mkdir(parents=True, exist_ok=True)
     with _scratch(parent) as scratch:
         _save_model(model, scratch)
-        np.savez(scratch / EXAMPLE, allow_pickle=False, **_storable(example))
+        _save_example(example, scratch / EXAMPLE)
         names = [name for name in (MODEL, WEIGHTS) if (scratch / name).exists()]
         manifest = Manifest(
             signature=signature,
@@ -142,33 +148,58 @@ def write(
 
 
 def settle(scratch: Path, place: Path) -> Bundle:
-    """Move a finished folder to its place; where the same bundle stands already, that one stays."""
+    """Move a finished folder to its place; where the same bundle stands already, that one stays.
+
+    Several processes may do so at once: each ends with the bundle in place.
+    """
     made = Bundle.open(scratch, verify=False)
-    try:
-        scratch.rename(place)
-    except OSError:
-        if not place.exists():
-            raise
-        return _standing(made, place, scratch)
-    return Bundle(place, made.manifest)
+    strange = 0
+    for _ in range(_SETTLE_TRIES):
+        try:
+            scratch.rename(place)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+        else:
+            return Bundle(place, made.manifest)
+        try:
+            found = _standing(made, place)
+            if found is not None:
+                return found
+            _clear(place)
+        except ForeignBundleError:
+            # Once, it may be another process between taking the old one away and putting its own there.
+            # What is no bundle is the user's, and never removed.
+            strange += 1
+            if strange > 1:
+                raise
+    raise BundleError(f"{str(place)!r} is being replaced by other processes all the time. Try again.")
 
 
-def _standing(made: Bundle, place: Path, scratch: Path) -> Bundle:
-    """What stands at `place` when it is the bundle just made; damaged ones give way to it."""
+def _standing(made: Bundle, place: Path) -> Bundle | None:
+    """What stands at `place`, if it is the bundle just made; None if it must make way: damaged, or older reports."""
     try:
         found = Bundle.open(place)
-    except DamagedBundleError:
-        found = None
-    if found is not None and found.digest != made.digest:
+    except DamagedBundleError as error:
+        if any(path.name not in _OWN_NAMES for path in place.glob("*")):
+            raise ForeignBundleError(f"{str(place)!r} holds more than a bundle. Choose a new folder.") from error
+        return None
+    except FileNotFoundError:
+        return None
+    if found.digest != made.digest:
         raise ForeignBundleError(f"{str(place)!r} holds another bundle. Choose a new folder or remove that one.")
-    if found is None or found.manifest.reports != made.manifest.reports:
-        # Newer reports of the same model replace the older ones; open files of the old folder stay readable.
-        aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=".old-"))
+    return found if found.manifest.reports == made.manifest.reports else None
+
+
+def _clear(place: Path) -> None:
+    aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=".old-"))
+    try:
+        # Out of the way first and then removed, so that nobody meets half of it; open files stay readable.
         place.rename(aside / "bundle")
-        scratch.rename(place)
+    except FileNotFoundError:
+        return
+    finally:
         shutil.rmtree(aside, ignore_errors=True)
-        return Bundle(place, made.manifest)
-    return found
 
 
 def file_entry(path: Path) -> FileEntry:
@@ -187,15 +218,12 @@ def read_example(path: Path) -> dict[str, Array]:
         DamagedBundleError: it cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here, since numpy leaves the file open when it is no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DamagedBundleError(f"The example {str(path)!r} cannot be read ({error}).") from error
     return {name: array.astype(object) if array.dtype.kind == "U" else array for name, array in arrays.items()}
-
-
-def _storable(example: Tensors) -> dict[str, Array]:
-    return {name: array.astype(str) if array.dtype.kind == "O" else array for name, array in example.items()}
 
 
 @contextlib.contextmanager
@@ -219,6 +247,15 @@ def _save_model(model: ModelProto, folder: Path) -> None:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     onnx.save(copy, folder / MODEL, save_as_external_data=True, location=WEIGHTS, size_threshold=1024)
+
+
+def _save_example(example: Tensors, path: Path) -> None:
+    # As numpy.savez writes it, which cannot take an input called "file" because of its own parameter.
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in example.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                storable = array.astype(str) if array.dtype.kind == "O" else array
+                np.lib.format.write_array(file, storable, allow_pickle=False)
 
 
 def _check_file(folder: Path, name: str, entry: FileEntry, *, verify: bool) -> None:
