@@ -20,7 +20,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python was found. Install Python 3.11 or newer."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is $$($(PYTHON) --version); modelserve needs 3.11 or newer. Give one with PYTHON=..."; exit 1; }
-	@test -x $(BIN)/python || { echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
+	@$(PIP) --version >/dev/null 2>&1 \
+		|| { echo "Making $(VENV) with $$($(PYTHON) --version)"; rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
 	@echo "Installing PyTorch for the CPU (1 of 2)"
 	@$(PIP) install -c constraints.txt torch==2.13.0
 	@echo "Installing modelserve with the other frameworks and its tools (2 of 2; some minutes the first time)"

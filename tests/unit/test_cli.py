@@ -250,7 +250,13 @@ def test_inspect_shows_reports_whatever_they_hold(run, tmp_path: Path, memory: M
     import onnx
 
     made = models.linear()
-    report = {"kind": "fidelity", "rows": 12, "worst": 1.5e-7, "exact": True, "outputs": [{"name": "y", "error": 0.25}]}
+    report = {
+        "kind": "measurement",
+        "rows": 12,
+        "worst": 1.5e-7,
+        "exact": True,
+        "outputs": [{"name": "y", "error": 0.25}],
+    }
     bundle = modelserve.bundle.write(
         onnx.load(made.model_path),
         signature=made.signature,
@@ -261,7 +267,16 @@ def test_inspect_shows_reports_whatever_they_hold(run, tmp_path: Path, memory: M
         into=tmp_path / "reported",
     )
     out = run("inspect", bundle.path).out
-    for part in ("fidelity", "1.5e-07", "yes", "outputs", "0.25"):
+    for part in ("measurement", "1.5e-07", "yes", "outputs", "0.25"):
+        assert part in out
+
+
+def test_inspect_shows_the_certificate_of_a_conversion(run, memory: MemoryCloud) -> None:
+    from modelserve.convert import convert
+
+    bundle = convert(models.mlp().model_path, np.ones((4, 8), np.float32))
+    out = run("inspect", bundle.path).out
+    for part in ("certificate", "faithful", "boundary", "probabilities", "label", "at most (95 %)"):
         assert part in out
 
 
@@ -400,7 +415,7 @@ def test_doctor_says_what_to_install(run, monkeypatch) -> None:
     monkeypatch.setattr(packages, "version_of", lambda name: None if name in gone else installed(name))
     monkeypatch.setattr(packages, "find_spec", lambda name: None)
     findings = {finding["name"]: finding for finding in json.loads(run("doctor", "--json").out)["findings"]}
-    assert findings["PyTorch"]["remedy"] == "pip install torch"
+    assert findings["PyTorch"]["remedy"] == 'pip install torch "modelserve[torch]"'
     assert findings["scikit-learn"]["remedy"] == 'pip install "modelserve[sklearn]"'
     assert "without skl2onnx" in findings["scikit-learn"]["found"]
 
