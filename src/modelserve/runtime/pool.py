@@ -17,21 +17,16 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
-from hashlib import blake2b
-from typing import Any
 
 from modelserve.bundle import Bundle, LiveCallable
-from modelserve.bundle.manifest import signature_to_json
 from modelserve.errors import (
     DeploymentClosedError,
     ForkedProcessError,
     InvalidScaleError,
     ModelServeError,
     OverloadedError,
-    PoisonedRequestError,
     WorkerStartError,
 )
 from modelserve.runtime import usage
@@ -39,25 +34,24 @@ from modelserve.runtime.autoscale import Autoscaler
 from modelserve.runtime.bell import Bell
 from modelserve.runtime.channel import RESERVED_BYTES, SLOTS, Alarm
 from modelserve.runtime.cores import usable_cores
-from modelserve.runtime.crew import Crew, Stage, Surroundings
+from modelserve.runtime.crew import Crew, Surroundings
 from modelserve.runtime.dispatch import Dispatcher, Lane
-from modelserve.runtime.launch import Launcher, SpawnLauncher, ZygoteLauncher
 from modelserve.runtime.listener import Listener
-from modelserve.runtime.memory import Arena, create_shared_file
-from modelserve.runtime.pending import LENT_FROM_BYTES, Pending, deadline_after
+from modelserve.runtime.loading import launcher_maker, load_order
+from modelserve.runtime.memory import Arena
+from modelserve.runtime.pending import Pending
+from modelserve.runtime.placement import Placement
+from modelserve.runtime.quarantine import Quarantine, poison
+from modelserve.runtime.settings import PoolSettings, PoolStatus, WorkerStatus
 from modelserve.runtime.supervisor import Supervisor
 from modelserve.runtime.worker import body_offset
 from modelserve.wire import Message
 
 # A request whose workers died this often while they ran nothing else is what kills them.
 _LONELY_DEATHS = 3
-_QUARANTINE_S = 60.0
 _BUSY_TICK_S = 0.05
 _IDLE_TICK_S = 1.0
-_UNKNOWN_REPLY_BYTES = 16 << 10
-_SMALLEST_REPLY_BYTES = 4096
 _LONGEST_SPIN_NS = 200_000
-_KNOWN_REPLIES = 4096
 
 _forks = itertools.count()
 _generation = next(_forks)
@@ -69,68 +63,6 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
-    """One worker process. Memory in bytes, None where the platform does not tell."""
-
-    pid: int | None
-    stage: Stage
-    runs: int
-    rows: int
-    private_bytes: int | None
-    shared_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStatus:
-    """A pool as it is now. `restarts` counts workers that died and were replaced."""
-
-    digest: str
-    wanted: int
-    ready: int
-    inflight: int
-    restarts: int
-    workers: tuple[WorkerStatus, ...]
-    failure: ModelServeError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PoolSettings:
-    """How a pool behaves.
-
-    Attributes:
-        threads: Threads within one operation of a worker. With 1, workers are forked from one that has the model.
-        timeout_s: Longest time that one run of the model may take, and a request by default.
-        max_inflight: Requests under way at once; more are refused with `OverloadedError`.
-        max_bytes: Memory for requests and answers under way; None takes a quarter of what the machine has.
-        start: "auto", "zygote" (Linux) or "spawn".
-        drain_s: How long a worker that is let go may take to finish.
-    """
-
-    threads: int = 1
-    timeout_s: float = 60.0
-    max_inflight: int = 8192
-    max_bytes: int | None = None
-    start: str = "auto"
-    drain_s: float = 30.0
-
-
-@dataclass(slots=True)
-class _Quarantine:
-    """Requests that killed their workers, by digest, for a while."""
-
-    until: dict[bytes, tuple[float, str]] = field(default_factory=dict)
-
-    def add(self, digest: bytes, how: str) -> None:
-        self.until[digest] = (time.monotonic() + _QUARANTINE_S, how)
-
-    def why(self, message: Message) -> str | None:
-        now = time.monotonic()
-        self.until = {digest: entry for digest, entry in self.until.items() if entry[0] > now}
-        entry = self.until.get(_digest((message.header, *message.buffers)))
-        return entry[1] if entry else None
 
 
 class WorkerPool:
@@ -151,9 +83,8 @@ class WorkerPool:
         self._home = _generation
         self._lock = threading.Lock()
         self._closed = False
-        self._tickets = itertools.count(1)
-        self._reply_bytes: dict[bytes, int] = {}
-        self._quarantine = _Quarantine()
+        self._ended = False
+        self._quarantine = Quarantine()
         self._changed = threading.Condition()
         self._autoscaler: Autoscaler | None = None
         self._cores = usable_cores()
@@ -161,6 +92,7 @@ class WorkerPool:
         self._arena = Arena(reserved_bytes=RESERVED_BYTES, limit_bytes=limit_bytes)
         self._bell = Bell.create()
         self._listener = Listener(self._bell, Alarm(self._arena.view), self._collect, self._has_answers, self._spin_ns)
+        self._placement = Placement(self._arena, self._listener)
         self._supervisor = Supervisor(self._tick)
         self._pool = Surroundings(
             supervisor=self._supervisor,
@@ -196,10 +128,13 @@ class WorkerPool:
             DeploymentClosedError, ForkedProcessError, WorkerStartError: nobody is there to answer.
         """
         self._check_usable()
-        if self._quarantine.until and (how := self._quarantine.why(message)) is not None:
-            raise _poison(how)
-        pending = self._place(message, rows, self.settings.timeout_s if timeout_s is None else timeout_s)
+        how = self._quarantine.why(message)
+        if how is not None:
+            raise poison(how)
+        pending = self._placement.place(message, rows, self.settings.timeout_s if timeout_s is None else timeout_s)
         with self._lock:
+            if self._ended:
+                raise DeploymentClosedError("The workers were closed. Serve the model again.")
             crew = self._crew
             dispatcher = crew.dispatcher
             if dispatcher.inflight >= self.settings.max_inflight:
@@ -232,35 +167,6 @@ class WorkerPool:
         if self._closed:
             raise DeploymentClosedError("The workers were closed. Serve the model again.")
 
-    def _place(self, message: Message, rows: int, timeout_s: float) -> Pending:
-        """Write the request into shared memory, with room for its answer behind it."""
-        header, buffers = message
-        body_bytes = sum(buffer.nbytes for buffer in buffers)
-        reply_bytes = self._reply_bytes.get(header, _UNKNOWN_REPLY_BYTES)
-        body_at = (len(header) + 63) & ~63
-        reply_at = (body_at + body_bytes + 63) & ~63
-        separate = reply_bytes > LENT_FROM_BYTES
-        arena = self._arena
-        offset, kind = arena.take(reply_at + (0 if separate else reply_bytes))
-        blocks = [(offset, kind)]
-        reply_offset = offset + reply_at
-        try:
-            if separate:
-                blocks.append(arena.take(reply_bytes))
-                reply_offset = blocks[1][0]
-        except OverloadedError:
-            arena.give_back(offset, kind)
-            raise
-        view = arena.view
-        view[offset : offset + len(header)] = header
-        at = offset + body_at
-        for buffer in buffers:
-            view[at : at + buffer.nbytes] = buffer
-            at += buffer.nbytes
-        deadline_ns = deadline_after(timeout_s)
-        entry = [next(self._tickets), offset, len(header), body_bytes, reply_offset, reply_bytes, 0, deadline_ns]
-        return Pending(arena, self._listener, entry, blocks, rows, timeout_s, deadline_ns)
-
     def _collect(self, here: asyncio.AbstractEventLoop | None) -> None:
         """Hand out what the workers have answered, and give them what waits."""
         answered: list[Pending] = []
@@ -292,13 +198,9 @@ class WorkerPool:
         return any(lane.sender.has_answers() for crew in self._crews for lane in crew.dispatcher.lanes)
 
     def _fetch(self, crew: Crew, lane: Lane, pending: Pending, needed: int, answered: list[Pending]) -> None:
-        """The answer is larger than was thought: get a block for it, and remember for the next request like it."""
-        header_at, header_bytes = pending.entry[1], pending.entry[2]
-        if len(self._reply_bytes) > _KNOWN_REPLIES:
-            self._reply_bytes.clear()
-        self._reply_bytes[bytes(self._arena.view[header_at : header_at + header_bytes])] = needed
+        """The answer is larger than was thought: have the worker write it where there is room."""
         try:
-            pending.use_block(*self._arena.take(needed), needed)
+            self._placement.enlarge(pending, needed)
         except OverloadedError as error:
             lane.outstanding.pop(pending.entry[0])
             lane.rows -= pending.rows
@@ -461,10 +363,8 @@ class WorkerPool:
             start, header_bytes, body_bytes = pending.entry[1:4]
             body_at = body_offset(start, header_bytes)
             view = self._arena.view
-            self._quarantine.add(
-                _digest((view[start : start + header_bytes], view[body_at : body_at + body_bytes])), how
-            )
-            pending.fail(_poison(how))
+            self._quarantine.add((view[start : start + header_bytes], view[body_at : body_at + body_bytes]), how)
+            pending.fail(poison(how))
             self._supervisor.post(partial(self._notify, pending))
         return again
 
@@ -489,6 +389,8 @@ class WorkerPool:
 
     def _close_all(self) -> None:
         closed = DeploymentClosedError("The workers were closed before this request was answered.")
+        with self._lock:
+            self._ended = True
         for crew in list(self._crews):
             with self._lock:
                 left = [pending for lane in crew.dispatcher.lanes for pending in lane.outstanding.values()]
@@ -504,18 +406,10 @@ class WorkerPool:
 
     def _raise_crew(self, servable: Bundle | LiveCallable) -> Crew:
         """A crew for this model, with nobody hired yet; where the zygote loads the model, it has loaded it."""
-        load, descriptors = _load_order(servable, self.settings.threads)
-        preload = self.settings.threads == 1 and isinstance(servable, Bundle)
-        start = self.settings.start
-        zygote = start == "zygote" or (start == "auto" and _has_zygote())
+        load, descriptors = load_order(servable, self.settings.threads)
         try:
-            crew = Crew(
-                self._pool,
-                _zygote_maker(load if preload else None, descriptors) if zygote else SpawnLauncher,
-                load,
-                descriptors,
-                servable.digest,
-            )
+            launcher = launcher_maker(servable, self.settings, load, descriptors)
+            crew = Crew(self._pool, launcher, load, descriptors, servable.digest)
         except BaseException:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -543,60 +437,6 @@ class WorkerPool:
     def _unanswered(self) -> bool:
         with self._lock:
             return any(crew.dispatcher.inflight for crew in self._crews)
-
-
-def _load_order(servable: Bundle | LiveCallable, threads: int) -> tuple[dict[str, Any], list[int]]:
-    """How a worker loads this, and the descriptors that it needs for it."""
-    import sys
-
-    common = {"sys_path": [entry for entry in sys.path if entry], "threads": threads}
-    if isinstance(servable, Bundle):
-        return {**common, "bundle": str(servable.path.absolute())}, []
-    descriptor = create_shared_file(len(servable.payload))
-    os.pwrite(descriptor, servable.payload, 0)
-    content = {
-        "live_bytes": len(servable.payload),
-        "signature": signature_to_json(servable.signature),
-        "rows_independent": servable.rows_independent,
-    }
-    return {**common, **content}, [descriptor]
-
-
-def _zygote_maker(load: dict[str, Any] | None, descriptors: list[int]) -> Callable[[], Launcher]:
-    def make() -> Launcher:
-        read_errors, write_errors = os.pipe()
-        try:
-            return ZygoteLauncher(load, descriptors, errors=write_errors)
-        except WorkerStartError as error:
-            os.set_blocking(read_errors, False)
-            try:
-                said = os.read(read_errors, 1 << 16).decode(errors="replace").strip()
-            except BlockingIOError:
-                said = ""
-            raise WorkerStartError(f"{error}{chr(10) + said if said else ''}") from error
-        finally:
-            os.close(read_errors)
-            os.close(write_errors)
-
-    return make
-
-
-def _has_zygote() -> bool:
-    return hasattr(os, "memfd_create") and hasattr(os, "pidfd_open")
-
-
-def _poison(how: str) -> PoisonedRequestError:
-    return PoisonedRequestError(
-        f"Workers die whenever they run this request: each {how}. "
-        "It is refused for a while; look for what the model does with these inputs."
-    )
-
-
-def _digest(parts: Iterable[Any]) -> bytes:
-    digest = blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
 
 
 def _nothing() -> None:
