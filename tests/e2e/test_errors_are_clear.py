@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -77,8 +79,6 @@ def test_an_object_that_no_converter_knows_is_named() -> None:
 
 
 def test_a_framework_whose_extra_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     from sklearn.linear_model import LinearRegression
 
     monkeypatch.delitem(sys.modules, "modelserve.convert.from_sklearn", raising=False)
@@ -150,8 +150,16 @@ def test_attaching_to_local_workers_is_refused_with_the_reason() -> None:
         ms.attach("anything", target="local")
 
 
-def test_nothing_is_printed_by_a_whole_life(capfd: pytest.CaptureFixture[str]) -> None:
-    with ms.Model(models.linear()).serve(workers=2) as deployment:
-        deployment.predict(np.zeros((1, 4), np.float32))
-        deployment.scale(1)
-    assert capfd.readouterr() == ("", "")
+def test_nothing_is_printed_by_a_whole_life_not_even_by_a_death(tmp_path: Path) -> None:
+    program = """
+import os, signal, numpy as np
+import modelserve as ms
+from modelserve.testing import models
+with ms.Model(models.linear()).serve(workers=2) as deployment:
+    deployment.predict(np.zeros((1, 4), np.float32))
+    deployment.scale(1)
+    os.kill(deployment.status().replicas[0].details["pid"], signal.SIGKILL)
+    deployment.predict(np.zeros((1, 4), np.float32))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
