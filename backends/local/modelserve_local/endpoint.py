@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NoReturn
 
 from modelserve.backend import (
@@ -36,7 +37,7 @@ class Running:
         self.digest = servable.digest
         self.holds = 0
         self.pool = WorkerPool(servable, workers=scale.minimum, settings=settings)
-        self.limits = Limits(timeout_s=settings.timeout_s, parallel=max(2, 2 * scale.maximum))
+        self._limits = Limits(timeout_s=settings.timeout_s)
         if not scale.is_fixed:
             self.resize(scale)
 
@@ -49,7 +50,15 @@ class Running:
         else:
             self.pool.autoscale(scale.minimum, scale.maximum, scale.target_inflight or _DEFAULT_TARGET_INFLIGHT)
         self.scale = scale
-        self.limits = Limits(timeout_s=self.limits.timeout_s, parallel=max(2, 2 * scale.maximum))
+
+    @property
+    def limits(self) -> Limits:
+        """What one request may be, as the workers are now."""
+        split_rows = self.pool.split_rows if self.rows_independent else None
+        parallel = 2 * self.scale.maximum
+        if self._limits.split_rows != split_rows or self._limits.parallel != parallel:
+            self._limits = replace(self._limits, split_rows=split_rows, parallel=parallel)
+        return self._limits
 
     def swap(self, servable: Servable) -> None:
         self.pool.update(servable)

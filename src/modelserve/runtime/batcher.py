@@ -45,6 +45,13 @@ class Curve:
         """For 1, 2, 4, ... rows."""
         return list(self._seconds)
 
+    @property
+    def row_ns(self) -> int:
+        """What a row costs in the largest run that was measured; at least 1 once something was."""
+        if not self._seconds:
+            return 0
+        return max(1, int(self._seconds[-1] * 1e9) >> (len(self._seconds) - 1))
+
     def join_rows(self) -> int:
         """Rows that are worth joining; now and then twice as many, to see whether that pays by now."""
         self._runs += 1

@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+_DELAY_AFTER_DEFECT_S = 0.5
+
 
 class Supervisor(threading.Thread):
     """Runs until `stop`.
@@ -75,6 +77,11 @@ class Supervisor(threading.Thread):
 
     def run(self) -> None:
         delay_s = 0.0
+
+        def tick() -> None:
+            nonlocal delay_s
+            delay_s = self._tick()
+
         while not self._stopping:
             for key, _ in self._selector.select(delay_s):
                 # One callback may have ended what the next one is about.
@@ -83,7 +90,8 @@ class Supervisor(threading.Thread):
             while self._posted:
                 self._safely(self._posted.popleft())
             if not self._stopping:
-                delay_s = self._tick()
+                delay_s = _DELAY_AFTER_DEFECT_S
+                self._safely(tick)
         self._selector.close()
 
     def _stop(self) -> None:

@@ -134,7 +134,7 @@ class Worker:
         self._service_ns = elapsed_ns if not self._service_ns else (3 * self._service_ns + elapsed_ns) // 4
         if self._may_join:
             self._curve.note(rows, elapsed_ns / 1e9)
-        self._receiver.tell(self._curve.join_rows() if self._may_join else 1, self._service_ns)
+        self._receiver.tell(self._curve.join_rows() if self._may_join else 1, self._service_ns, self._curve.row_ns)
         self._receiver.announce(rows)
 
     def _answer_group(self, group: list[Waiting]) -> None:
@@ -225,7 +225,7 @@ def start(control: socket.socket, runner: Runner | None = None) -> None:
         ours = _as_ours(error)
         messages.send(control, {"failed": wire.encode_error(ours).decode()})
         return
-    receiver.tell(curve.join_rows(), int((curve.seconds or [0])[0] * 1e9))
+    receiver.tell(curve.join_rows(), int((curve.seconds or [0])[0] * 1e9), curve.row_ns)
     messages.send(control, {"ready": {"pid": os.getpid(), "curve": curve.seconds}})
     turn = SpinTurn(view, order["slot"])
     Worker(runner, view, receiver, curve, turn, may_spin=order["may_spin"]).serve(control)
