@@ -86,7 +86,8 @@ def _ends(graph: Graph, chain: Chain, node: NodeProto, value: str) -> bool:
         return False
     if graph.is_convolution(node):
         # Dilated windows would need another way of cutting the input into patches.
-        return chain.units == graph.constants[node.input[1]].dims[1] and set(attribute(node, "dilations", [1])) == {1}
+        taken = int(graph.constants[node.input[1]].dims[1])
+        return chain.units == taken and set(attribute(node, "dilations", [1])) == {1}
     if graph.is_dense(node):
         taken = dense_weights(graph, node).shape[0]
         chain.columns = taken // chain.units

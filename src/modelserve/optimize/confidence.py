@@ -47,7 +47,7 @@ def paired_counts(lost: int, won: int, rows: int, *, alpha: float = ALPHA) -> In
 
 
 def exact_share_limit(count: int, rows: int, *, alpha: float = ALPHA) -> float:
-    """The share above which at most `count` of `rows` would be seen with a chance of `alpha` (Clopper & Pearson, 1934)."""
+    """The share above which at most `count` of `rows` are seen with a chance of `alpha` (Clopper & Pearson, 1934)."""
     if count >= rows:
         return 1.0
     return _bisect(lambda share: _binomial_cdf(count, rows, share) - alpha, count / rows, 1.0)

@@ -1,8 +1,8 @@
 """The user's rows: checked against the model, and dealt out once, the same way every time.
 
-    rows ──► fit      what passes look at
-         ──► choose   what candidates are compared on
-         └─► judge    what nobody has looked at: the verdict
+rows ──► fit      what passes look at
+     ──► choose   what candidates are compared on
+     └─► judge    what nobody has looked at: the verdict
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def rows_of(bundle: Bundle, data: Any, what: str) -> Rows:
         PlanError: they do not fit, there are none, or labels and inputs differ in number.
     """
     if data is None:
-        raise PlanError(f"{what} is missing: give rows that the model was not trained on, with labels if there are any.")
+        raise PlanError(
+            f"{what} is missing: give rows that the model was not trained on, with labels if there are any."
+        )
     if not bundle.signature.is_batched:
         raise PlanError("This model has no batch axis, so that there are no rows to judge it by.")
     inputs, labels = _split(bundle.signature, data)
@@ -98,7 +100,9 @@ def deal(rows: Rows) -> Dealt:
     choose = max(1, min(_CHOOSE_MOST, int(len(rows) * _CHOOSE_SHARE)))
     first, second, third = np.split(order, [fit, fit + choose])
     # One row is in every hand when there are too few; the verdict says then that they are.
-    return Dealt(rows.take(first), rows.take(second if len(second) else first), rows.take(third if len(third) else first))
+    return Dealt(
+        rows.take(first), rows.take(second if len(second) else first), rows.take(third if len(third) else first)
+    )
 
 
 def judged_share(rows: int) -> int:

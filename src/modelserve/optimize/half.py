@@ -59,5 +59,3 @@ def _refuse(draft: Draft) -> None:
         raise InapplicableError("The graph has no float32 weights to halve.")
     if any(node.op_type.startswith("TreeEnsemble") for node in draft.model.graph.node):
         raise InapplicableError("Thresholds of trees must keep their precision.")
-
-

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from modelserve.errors import OptimizationError, PlanError
 from modelserve.optimize.draft import Calibration, Draft, InapplicableError, Pass
 from modelserve.optimize.machine import has_integer_dot_products
 from modelserve.optimize.plan import Ranges
-from modelserve.optimize.surgery import Graph, tidy
+from modelserve.optimize.surgery import Graph, split_gemms, tidy
 from modelserve.optimize.weight_only import narrow_tables
 
 if TYPE_CHECKING:
@@ -64,10 +66,12 @@ def quantize_layers(draft: Draft, layers: Sequence[str], *, signed: bool = True,
     """Quantise these dense layers dynamically; with `tables` the embedding tables too."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    prepared = _prepared(draft)
+    split_gemms(prepared)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "int8.onnx"
         quantize_dynamic(
-            _prepared(draft),
+            prepared,
             target,
             weight_type=QuantType.QInt8 if signed else QuantType.QUInt8,
             per_channel=True,
@@ -111,7 +115,8 @@ def _static(model: ModelProto, calibration: Calibration, ranges: Ranges) -> Mode
     }
     if not calibration:
         raise PlanError("Static quantisation fixes ranges from samples, of which there are none. Give samples=.")
-    with tempfile.TemporaryDirectory() as folder:
+    # The histogram methods print what they do.
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         target = Path(folder) / "int8.onnx"
         try:
             quantize_static(

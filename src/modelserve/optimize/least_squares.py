@@ -2,8 +2,8 @@
 
     inputs of the next layer ──► Gram matrix G ──► backward elimination ──► kept units ──► weights by least squares
 
-The elimination removes, again and again, the units whose loss the others can make up for best. The error that removing a
-group g adds is trace(Wg' · inv(inv(G)gg) · Wg) (Hassibi & Stork's optimal brain surgeon, for groups).
+The elimination removes, again and again, the units whose loss the others can make up for best. Removing a group g adds
+the error trace(Wg' · inv(inv(G)gg) · Wg) (Hassibi & Stork's optimal brain surgeon, for groups).
 """
 
 from __future__ import annotations
@@ -69,8 +69,10 @@ def expand(units: Array, columns: int) -> Array:
 
 def _added_errors(inverse: Array, solution: Array, alive: Array, columns: int) -> Array:
     if columns == 1:
-        return np.square(solution[alive]).sum(axis=1) / np.diag(inverse)[alive]
+        alone: Array = np.square(solution[alive]).sum(axis=1) / np.diag(inverse)[alive]
+        return alone
     rows = expand(alive, columns).reshape(len(alive), columns)
     blocks = inverse[rows[:, :, None], rows[:, None, :]]
     parts = solution[rows]
-    return np.einsum("uco,uco->u", parts, np.linalg.solve(blocks, parts))
+    errors: Array = np.einsum("uco,uco->u", parts, np.linalg.solve(blocks, parts))
+    return errors

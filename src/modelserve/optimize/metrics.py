@@ -1,8 +1,8 @@
 """What "worse" means: the drop of a metric from the original's answers to a candidate's, on the same rows.
 
-    accuracy agreement    a row is right or wrong        paired counts
-    cosine mae            a row has a number             mean of the differences
-    f1 roc_auc rmse, own  all rows together              jackknife
+accuracy agreement    a row is right or wrong        paired counts
+cosine mae            a row has a number             mean of the differences
+f1 roc_auc rmse, own  all rows together              jackknife
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def decisions(answer: Array) -> Array:
     if answer.dtype.kind != "f":
         return answer.reshape(len(answer))
     if answer.ndim == 2 and answer.shape[1] > 1:
-        return answer.argmax(axis=1)
+        return np.asarray(answer.argmax(axis=1))
     return (answer.reshape(len(answer)) > 0.5).astype(np.int64)
 
 
@@ -101,7 +101,9 @@ def _accuracy(primary: str) -> Metric:
 
     def compare(truth: Array, reference: Answers, candidate: Answers, alpha: float) -> Interval:
         before, after = right(truth, reference), right(truth, candidate)
-        return confidence.paired_counts(int((before & ~after).sum()), int((after & ~before).sum()), len(truth), alpha=alpha)
+        return confidence.paired_counts(
+            int((before & ~after).sum()), int((after & ~before).sum()), len(truth), alpha=alpha
+        )
 
     return Metric("accuracy", True, lambda truth, answers: float(right(truth, answers).mean()), compare)
 

@@ -1,6 +1,6 @@
 """Mixed precision: a scan finds the layers that 8 bits hurt most, and those stay wider.
 
-    for each layer: quantise it alone, see how far the output moves ──► the worst keep 8-bit weights, wider arithmetic
+for each layer: quantise it alone, see how far the output moves ──► the worst keep 8-bit weights, wider arithmetic
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def sensitivity(draft: Draft, layers: Sequence[str], calibration: Calibration) -
     """The layers, those first whose quantisation alone moves the outputs most."""
     batch = {name: array[:_ROWS_OF_SCAN] for name, array in calibration[0].items()}
     wanted = _numbers(draft, batch)
-    moved = {layer: _distance(wanted, _numbers(quantize_layers(draft, [layer], tables=False), batch)) for layer in layers}
+    moved = {
+        layer: _distance(wanted, _numbers(quantize_layers(draft, [layer], tables=False), batch)) for layer in layers
+    }
     return sorted(layers, key=lambda layer: -moved[layer])
 
 

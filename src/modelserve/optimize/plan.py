@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from modelserve.errors import PlanError
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """What weights are held in, and what the arithmetic is done in."""
 
     INT8 = "int8"  # weights per channel, activations measured at run time; static where the graph convolves
@@ -29,7 +29,7 @@ class Precision(str, Enum):
     BFLOAT16 = "bfloat16"
 
 
-class Ranges(str, Enum):
+class Ranges(StrEnum):
     """How a static quantisation finds the range of an activation."""
 
     MINMAX = "minmax"
@@ -37,7 +37,7 @@ class Ranges(str, Enum):
     PERCENTILE = "percentile"
 
 
-class Goal(str, Enum):
+class Goal(StrEnum):
     """What "better" means."""
 
     LATENCY = "latency"  # median time of one row
@@ -98,7 +98,7 @@ class Prune(Plan):
         amount: Between 0 and 1, both excluded: the share of units, channels or trees that goes.
         structured: Really remove them, correcting what remains. Otherwise weights of small magnitude become zero, which
             makes the compressed file smaller and brings no speed.
-        pattern: For unstructured pruning "2:4" and the like: two of each four weights stay (`amount` is then not given).
+        pattern: For unstructured pruning, "2:4" and the like: two of each four weights stay. Without an `amount`.
     """
 
     amount: float | None = None

@@ -122,10 +122,7 @@ def _moments(old: Array, new: Array, *, centred: bool) -> _Moments:
 
 def _bias(graph: Graph, node: NodeProto) -> str | None:
     """The constant added to the outputs, where it is this layer's own."""
-    if len(node.input) > 2 and node.input[2]:
-        name = node.input[2]
-    else:
-        name = _added_next(graph, node)
+    name = node.input[2] if len(node.input) > 2 and node.input[2] else _added_next(graph, node)
     if name and graph.is_own(name) and max(graph.constants[name].dims, default=1) > 1:
         return str(name)
     return None

@@ -98,6 +98,34 @@ def _is_transposed(node: NodeProto) -> bool:
     return node.op_type == "Gemm" and bool(attribute(node, "transB", 0))
 
 
+def split_gemms(model: ModelProto) -> None:
+    """Write dense Gemms as MatMul (of the same name) and Add, in place; integer kernels exist for MatMul only."""
+    graph = Graph(model)
+    nodes: list[NodeProto] = []
+    for node in graph.nodes:
+        nodes += _split(graph, node) if node.op_type == "Gemm" and graph.is_dense(node) else [node]
+    replace_nodes(model, nodes)
+
+
+def replace_nodes(model: ModelProto, nodes: Sequence[NodeProto]) -> None:
+    """Put these nodes in the place of all."""
+    # Copied first: some lie in the list that is emptied.
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+
+
+def _split(graph: Graph, node: NodeProto) -> list[NodeProto]:
+    graph.put(node.input[1], dense_weights(graph, node))
+    made = node.output[0]
+    has_bias = len(node.input) > 2 and bool(node.input[2])
+    product = f"{made}_product" if has_bias else made
+    nodes = [helper.make_node("MatMul", list(node.input[:2]), [product], name=node.name)]
+    if has_bias:
+        nodes.append(helper.make_node("Add", [product, node.input[2]], [made], name=f"{node.name}_bias"))
+    return nodes
+
+
 def activations(draft: Draft, names: Sequence[str], calibration: Calibration) -> dict[str, list[Array]]:
     """What flows through these values, one array for each batch."""
     model = draft.copy_model()

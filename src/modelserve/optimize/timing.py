@@ -1,6 +1,6 @@
 """Who is faster: all models in turn, in one process, so that a busy moment hits all of them.
 
-    round 1:  c a b     round 2:  b c a     ...      ratio of a round = original's time / candidate's time
+round 1:  c a b     round 2:  b c a     ...      ratio of a round = original's time / candidate's time
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A tree ensemble's attributes as arrays.
 
-    nodes_*            one entry for each node of each tree
-    class_* target_*   one entry for each (leaf, score) pair
+nodes_*            one entry for each node of each tree
+class_* target_*   one entry for each (leaf, score) pair
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Ensemble:
     @property
     def has_one_score_a_tree(self) -> bool:
         pairs = np.unique(np.stack([self.array("weights_treeids"), self.array("weights_ids")]), axis=1)
-        return pairs.shape[1] == len(self.trees)
+        return bool(pairs.shape[1] == len(self.trees))
 
     def _real(self, name: str) -> str:
         return name.replace("weights_", f"{self.prefix}_", 1) if name.startswith("weights_") else name

@@ -3,8 +3,8 @@
     matrix  (K, N)  ──►  MatMulNBits: blocks of 32 along K, each with a scale of its own
     table   (V, D)  ──►  Gather of int8 rows, times the Gather of one scale for each row
 
-The packing is onnxruntime's own (`contrib_ops/cpu/quantization/matmul_nbits`), written here because its Python tool needs
-another package and prints.
+The packing is onnxruntime's own (its operator MatMulNBits), written here because its Python tool needs another package
+and prints.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from modelserve.optimize.draft import Calibration, Draft, InapplicableError, Pass
-from modelserve.optimize.surgery import Graph, dense_weights, tidy
+from modelserve.optimize.surgery import Graph, dense_weights, replace_nodes, tidy
 from modelserve.tensors import Array
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def narrow_layers(model: ModelProto, *, bits: int, only: frozenset[str] | None =
         else:
             nodes.append(node)
     if count:
-        _replace(model, nodes)
+        replace_nodes(model, nodes)
         if not any(opset.domain == _DOMAIN for opset in model.opset_import):
             model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     return count
@@ -73,7 +73,7 @@ def narrow_tables(model: ModelProto) -> int:
         else:
             nodes.append(node)
     if count:
-        _replace(model, nodes)
+        replace_nodes(model, nodes)
     return count
 
 
@@ -144,10 +144,3 @@ def _narrowed_table(graph: Graph, node: NodeProto) -> list[NodeProto]:
         helper.make_node("Cast", [f"{made}_codes"], [f"{made}_wide"], to=TensorProto.FLOAT),
         helper.make_node("Mul", [f"{made}_wide", f"{made}_scale"], [made]),
     ]
-
-
-def _replace(model: ModelProto, nodes: list[NodeProto]) -> None:
-    # Copied first: they lie in the list that is emptied.
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
