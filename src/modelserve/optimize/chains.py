@@ -87,7 +87,8 @@ def _ends(graph: Graph, chain: Chain, node: NodeProto, value: str) -> bool:
     if graph.is_convolution(node):
         # Dilated windows would need another way of cutting the input into patches.
         taken = int(graph.constants[node.input[1]].dims[1])
-        return chain.units == taken and set(attribute(node, "dilations", [1])) == {1}
+        dilations: set[int] = set(attribute(node, "dilations", [1]))
+        return chain.units == taken and dilations == {1}
     if graph.is_dense(node):
         taken = dense_weights(graph, node).shape[0]
         chain.columns = taken // chain.units

@@ -14,7 +14,7 @@ from modelserve.tensors import Array
 
 _RIDGE = 1e-4
 #: Units are removed in so many steps; each step needs one pass over the matrix.
-_STEPS = 96
+_STEPS = 64
 
 
 def kept_units(gram: Array, weights: Array, *, columns: int, keep: int) -> Array:

@@ -28,9 +28,9 @@ from modelserve.optimize.weight_only import weights_only
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_TREES_GONE = (1 / 2, 2 / 3, 3 / 4, 5 / 6, 11 / 12)
+_TREES_GONE = (1 / 6, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 5 / 6, 11 / 12)
 _UNITS_GONE = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
-_LAYERS_WIDE = (2, 4, 8, 12)
+_LAYERS_WIDE = (4, 12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +90,15 @@ def _of_layers(model: ModelProto, goal: Goal) -> Iterator[Recipe]:
         yield Recipe("int4 weights", (*base, weights_only(4)), "weights")
     if goal is Goal.SIZE or has_half_precision():
         yield Recipe("float16", (*base, float16()))
-    for gone in _UNITS_GONE[:4] if is_transformer else _UNITS_GONE:
+    if is_transformer:
+        for wide in _LAYERS_WIDE:
+            yield Recipe(f"int8, {wide} layers wide", (*base, int8_mixed(wide)))
+    for gone in _UNITS_GONE:
         pruned = (*base, structured(gone))
         yield Recipe(f"prune {gone:.1%}", pruned, "units")
         yield Recipe(f"prune {gone:.1%}, {integers[0][0]}", (*pruned, integers[0][1]), "units, int8")
     for name, step in _other_ranges(convolves=convolves):
         yield Recipe(name, (*base, step))
-    if is_transformer:
-        for wide in _LAYERS_WIDE:
-            yield Recipe(f"int8, {wide} layers wide", (*base, int8_mixed(wide)))
 
 
 def _integers(*, convolves: bool, is_transformer: bool) -> list[tuple[str, Pass]]:

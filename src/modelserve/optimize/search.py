@@ -1,9 +1,11 @@
 """Auto: the best candidate that is shown to stay within the bound.
 
-    recipes ──make──► measured on `choose` ──► raced ──► 3 finalists ──► judged on `judge` ──► raced again ──► best
-                            │                    │            (rows that chose none of them; alpha / finalists each)
+    recipes ──make──► measured on `choose` ──► raced ──► finalists ──► judged on `judge` ──► raced again ──► best
+                            │                    │            (rows that chose none of them)
                      drop too large          not better
 
+The finalists are judged in an order fixed beforehand, the safest first, each at the full alpha, until one fails: so the
+chance that any of those accepted breaks the bound is alpha, however many there are (Maurer, Hothorn & Lehmacher, 1995).
 What is exact by construction needs no statistics: its answers are compared, and it is accepted when they are the same.
 """
 
@@ -28,14 +30,14 @@ from modelserve.optimize.report import Candidate, Verdict
 from modelserve.optimize.timing import batch_of, race
 from modelserve.tensors import Array
 
-_FINALISTS = 3
+_FINALISTS = 4
 _BATCH_SIZES = (1, 32)
 _BATCH_OF_GOAL = {Goal.LATENCY: 1, Goal.THROUGHPUT: 32}
-# A share of the bound; a candidate whose drop on the choosing rows is above it would hardly pass the judging.
-_PROMISING = 0.8
 _FIRST_RACE_S, _LAST_RACE_S = 0.6, 2.5
 # Of a row's largest magnitude: sums taken in another order, some hundred layers deep.
 _ROUNDING = 1e-3
+# Of a metric: the same answers, summed by another kernel.
+_NOISE = 1e-6
 
 
 @dataclass(slots=True)
@@ -71,7 +73,9 @@ class Search:
         finalists = self._finalists()
         for candidate in finalists:
             self.on_progress(f"judging {candidate.recipe.name}")
-            self._judge(candidate, alpha=ALPHA / max(1, sum(not item.recipe.is_exact for item in finalists)))
+            self._judge(candidate)
+            if candidate.verdict is not Verdict.ACCEPTED and not candidate.recipe.is_exact:
+                break
         return self._best([item for item in finalists if item.verdict is Verdict.ACCEPTED])
 
     def _first_look(self, recipe: Recipe, deadline: float) -> Candidate:
@@ -86,7 +90,7 @@ class Search:
             candidate.verdict, candidate.reason, candidate.draft = Verdict.SKIPPED, str(error), None
             return candidate
         candidate.size_bytes = candidate.draft.model.ByteSize()
-        self._measure(candidate, session, self.dealt.choose, alpha=ALPHA)
+        self._measure(candidate, session, self.dealt.choose)
         self._race([candidate], _FIRST_RACE_S)
         self._sort_out(candidate)
         return candidate
@@ -117,7 +121,7 @@ class Search:
             draft = self._made[key]
         return draft
 
-    def _measure(self, candidate: Candidate, session: Any, rows: Rows, *, alpha: float) -> None:
+    def _measure(self, candidate: Candidate, session: Any, rows: Rows) -> None:
         got = answers(session, rows)
         wanted = self._wanted(rows)
         if not all(np.isfinite(array).all() for array in got.values() if array.dtype.kind == "f"):
@@ -127,7 +131,7 @@ class Search:
             )
             return
         truth = rows.labels if rows.labels is not None else wanted[self.primary]
-        candidate.drop = self.metric.drop(truth, wanted, got, alpha=alpha)
+        candidate.drop = self.metric.drop(truth, wanted, got)
         candidate.rows = len(rows)
         if candidate.recipe.is_exact and not _same(wanted, got):
             candidate.verdict, candidate.reason = Verdict.TOO_LARGE_A_DROP, "Its answers differ by more than rounding."
@@ -142,7 +146,7 @@ class Search:
         if candidate.verdict is Verdict.TOO_LARGE_A_DROP or candidate.drop is None:
             return
         missing = self._rows_missing(candidate)
-        if candidate.recipe.is_exact and candidate.drop.drop > 0:
+        if candidate.recipe.is_exact and candidate.drop.drop > _NOISE:
             candidate.verdict, candidate.reason = Verdict.TOO_LARGE_A_DROP, "An answer changed, although none should."
         elif not candidate.recipe.is_exact and candidate.drop.drop > self.plan.max_drop:
             candidate.verdict = Verdict.TOO_LARGE_A_DROP
@@ -173,22 +177,25 @@ class Search:
             (item for item in self.tried if item.verdict is Verdict.NOT_JUDGED), key=self._merit, reverse=True
         )
         exact = [item for item in open_ if item.recipe.is_exact]
-        others = [item for item in open_ if item.drop and not item.recipe.is_exact]
-        promising = [item for item in others if item.drop and item.drop.drop <= _PROMISING * self.plan.max_drop]
-        safe = [item for item in others if item.drop and item.drop.high <= self.plan.max_drop]
-        # One place is kept for the best of those that are all but certain to pass.
-        picked = (promising or others)[: _FINALISTS - 1]
-        picked += [item for item in (*safe, *promising) if item not in picked][: _FINALISTS - len(picked)]
-        return [*exact[:1], *picked]
+        # Bolder ones that are not better than a safer one are not worth a test.
+        front: list[Candidate] = []
+        for item in sorted((item for item in open_ if not item.recipe.is_exact), key=_upper_limit):
+            if all(self._merit(item) > self._merit(safer) for safer in front):
+                front.append(item)
+        safe = [item for item in front if _upper_limit(item) <= self.plan.max_drop]
+        bold = [item for item in front if item not in safe]
+        # A failure ends the judging, so that one that is all but certain to pass comes first.
+        picked = [*safe, *bold[:1]]
+        return [*exact[:1], *picked[-_FINALISTS:]]
 
-    def _judge(self, candidate: Candidate, *, alpha: float) -> None:
+    def _judge(self, candidate: Candidate) -> None:
         assert candidate.draft is not None
-        self._measure(candidate, candidate.draft.load(threads=self.threads), self.dealt.judge, alpha=alpha)
+        self._measure(candidate, candidate.draft.load(threads=self.threads), self.dealt.judge)
         if candidate.verdict is Verdict.TOO_LARGE_A_DROP or candidate.drop is None:
             return
         candidate.verdict, candidate.reason = Verdict.ACCEPTED, ""
         if candidate.recipe.is_exact:
-            if candidate.drop.drop > 0:
+            if candidate.drop.drop > _NOISE:
                 candidate.verdict, candidate.reason = (
                     Verdict.TOO_LARGE_A_DROP,
                     "An answer changed, although none should.",
@@ -198,7 +205,7 @@ class Search:
             candidate.verdict = Verdict.TOO_LARGE_A_DROP if is_over else Verdict.NOT_SURE_ENOUGH
             candidate.reason = (
                 f"{candidate.drop.drop:.4g} on {candidate.rows} rows that chose nothing, at most "
-                f"{candidate.drop.high:.4g} with {1 - alpha:.1%} confidence; {self.plan.max_drop:g} is allowed."
+                f"{candidate.drop.high:.4g} with {1 - ALPHA:.0%} confidence; {self.plan.max_drop:g} is allowed."
             )
 
     def _best(self, accepted: list[Candidate]) -> Candidate | None:
@@ -240,11 +247,11 @@ class Search:
     def _is_better(self, candidate: Candidate, *, at_first: bool = False) -> bool:
         goal = Goal(self.plan.goal)
         if goal is Goal.SIZE:
-            return candidate.size_bytes < self.original.model.ByteSize()
+            return bool(candidate.size_bytes < self.original.model.ByteSize())
         if goal is Goal.MEMORY:
-            return 0 < candidate.memory_bytes < memory_bytes(self.original)
+            return bool(0 < candidate.memory_bytes < memory_bytes(self.original))
         speed = candidate.speeds[_BATCH_OF_GOAL[goal]]
-        return (speed.ratio if at_first else speed.low) > 1
+        return bool((speed.ratio if at_first else speed.low) > 1)
 
 
 def answers(session: Any, rows: Rows) -> dict[str, Array]:
@@ -265,6 +272,10 @@ def _same(wanted: Answers, got: Answers) -> bool:
             if (error > _ROUNDING * scale).any():
                 return False
     return True
+
+
+def _upper_limit(candidate: Candidate) -> float:
+    return candidate.drop.high if candidate.drop else np.inf
 
 
 def _total(dealt: Dealt) -> int:

@@ -129,7 +129,8 @@ def _split(graph: Graph, node: NodeProto) -> list[NodeProto]:
 def activations(draft: Draft, names: Sequence[str], calibration: Calibration) -> dict[str, list[Array]]:
     """What flows through these values, one array for each batch."""
     model = draft.copy_model()
-    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    known = {value.name for value in model.graph.output}
+    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in known)
     session = Draft(model, draft.session).load()
     found: dict[str, list[Array]] = {name: [] for name in names}
     for batch in calibration:

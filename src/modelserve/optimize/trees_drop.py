@@ -75,17 +75,8 @@ def _sums(model: ModelProto, calibration: Calibration) -> dict[str, Array]:
             node.attribute.remove(entry)
         node.attribute.append(helper.make_attribute("post_transform", "NONE"))
         names.append(node.output[-1])
-    found = activations(Draft(raw), [name for name in names if name not in _outputs(raw)], calibration)
-    missing = [name for name in names if name not in found]
-    if missing:
-        session = Draft(raw).load()
-        for name in missing:
-            found[name] = [session.run([name], dict(batch))[0] for batch in calibration]
+    found = activations(Draft(raw), names, calibration)
     return {name: _one_sided(np.concatenate(found[name])) for name in names}
-
-
-def _outputs(model: ModelProto) -> set[str]:
-    return {value.name for value in model.graph.output}
 
 
 def _one_sided(scores: Array) -> Array:
