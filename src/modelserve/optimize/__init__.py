@@ -22,8 +22,8 @@ from modelserve.optimize import report as reports
 from modelserve.optimize.data import Rows, check_labels, deal, rows_of
 from modelserve.optimize.draft import Draft, InapplicableError
 from modelserve.optimize.metrics import Answers, Metric, decisions, metric_for
+from modelserve.optimize.picture import plot, plot_image
 from modelserve.optimize.plan import Auto, Chain, Compact, Fuse, Goal, Plan, Precision, Prune, Quantize, Ranges, checked
-from modelserve.optimize.plot import plot, plot_image
 from modelserve.optimize.recipes import Recipe, recipe_of
 from modelserve.optimize.report import Candidate, Verdict
 from modelserve.optimize.search import Search, answers

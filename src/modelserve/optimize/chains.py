@@ -92,7 +92,7 @@ def _ends(graph: Graph, chain: Chain, node: NodeProto, value: str) -> bool:
     if graph.is_dense(node):
         taken = dense_weights(graph, node).shape[0]
         chain.columns = taken // chain.units
-        return taken % chain.units == 0
+        return bool(taken % chain.units == 0)
     return False
 
 

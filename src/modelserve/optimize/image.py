@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modelserve.errors import MissingExtraError
-from modelserve.optimize import plot as panels_of
+from modelserve.optimize.picture import drawn, top_of, value_of
 
 
 def draw(
@@ -39,9 +39,9 @@ def draw(
 def _panel(axis: Any, report: Mapping[str, Any], key: str, label: str, marks: Mapping[str, tuple[str, bool]]) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    top = panels_of.top_of(report)
-    for item in panels_of.drawn(report):
-        _mark(axis, item, panels_of.value_of(item, key), top, marks)
+    top = top_of(report)
+    for item in drawn(report):
+        _mark(axis, item, value_of(item, key), top, marks)
     if "max_drop" in report:
         axis.axhline(report["max_drop"], color="#d55e00", linestyle="--", linewidth=1)
         # In a fraction of the width, as the axis is logarithmic.

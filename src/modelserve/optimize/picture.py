@@ -82,7 +82,7 @@ def plot_image(report: Mapping[str, Any], path: str | Path) -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    from modelserve.optimize.plot_image import draw
+    from modelserve.optimize.image import draw
 
     draw(report, Path(path), _panels(report), _MARKS)
 
