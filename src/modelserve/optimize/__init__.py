@@ -95,7 +95,7 @@ def _search(bundle: Bundle, plan: Auto, on_progress: Callable[[str], None]) -> B
     told["reason"] = "" if chosen else _why_nothing(search.tried)
     if chosen is None or chosen.draft is None:
         return _write(bundle, original, (), told)
-    return _write(bundle, chosen.draft, _done(chosen.recipe, bundle), told)
+    return _write(bundle, chosen.draft, _done(chosen.recipe), told)
 
 
 def _value(bundle: Bundle, original: Draft, rows: Rows, metric: Metric) -> float:
@@ -103,7 +103,7 @@ def _value(bundle: Bundle, original: Draft, rows: Rows, metric: Metric) -> float
     found = answers(original.load(threads=_THREADS_OF_ANSWERS), rows)
     primary = found[bundle.signature.primary]
     if rows.labels is not None and metric.name in {"accuracy", "f1"}:
-        check_labels(rows, decisions(primary), _classes(original, primary))
+        check_labels(rows, decisions(primary), _classes(original, bundle.signature.primary, primary))
     truth = rows.labels if rows.labels is not None else primary
     value = _called(metric, truth, found)
     if not np.isfinite(value):
@@ -120,17 +120,16 @@ def _called(metric: Metric, truth: Array, found: Answers) -> float:
         raise PlanError(f"The metric {metric.name!r} cannot be computed on this data: {error}") from error
 
 
-def _classes(original: Draft, primary: Array) -> Array | None:
+def _classes(original: Draft, name: str, primary: Array) -> Array | None:
     """Every label that the model can answer, where that can be told."""
     if primary.dtype.kind == "f":
         return np.arange(primary.shape[1] if primary.ndim == 2 and primary.shape[1] > 1 else 2)
-    for node in original.model.graph.node:
-        for entry in node.attribute:
-            if entry.name.startswith(("classlabels_", "keys_", "values_")) and len(entry.ints or entry.strings):
-                if entry.strings and primary.dtype.kind == "O":
-                    return np.array([label.decode() for label in entry.strings], object)
-                if entry.ints and primary.dtype.kind != "O":
-                    return np.asarray(entry.ints)
+    makers = [node for node in original.model.graph.node if name in node.output]
+    for entry in (entry for node in makers for entry in node.attribute):
+        if entry.name == "classlabels_int64s" and entry.ints:
+            return np.asarray(entry.ints)
+        if entry.name == "classlabels_strings" and entry.strings:
+            return np.array([label.decode() for label in entry.strings], object)
     return None
 
 
@@ -160,21 +159,19 @@ def _apply(bundle: Bundle, plans: tuple[Plan, ...], rows: Rows, on_progress: Cal
     candidate = Candidate(
         Recipe(recipe.name, tuple(done)), Verdict.DONE, draft=draft, size_bytes=draft.model.ByteSize()
     )
-    is_changed = any(step.name != "simplify" for step in done) or bool(done and not skipped)
+    # Simplifying alone prepares for other passes; it counts where it was asked for.
+    is_asked = any(isinstance(plan, Fuse) for plan in plans)
+    is_changed = any(is_asked or step.name != "simplify" for step in done)
     if is_changed:
-        _measure(bundle, original, candidate, rows)
-    asked = {"plan": [str(plan) for plan in plans], "data_digest": rows.digest, "metric": "deviation"}
+        _measure(bundle, original, candidate, rows, metric)
+    asked = {"plan": [str(plan) for plan in plans], "data_digest": rows.digest, "metric": metric.name}
     described = {"digest": bundle.digest, "size_bytes": original.model.ByteSize()}
     items = [*([candidate] if is_changed else []), *skipped]
     told = reports.report(items, original=described, asked=asked, seconds=time.monotonic() - start)
-    return (
-        _write(bundle, draft, _done(candidate.recipe, bundle), told)
-        if is_changed
-        else _write(bundle, original, (), told)
-    )
+    return _write(bundle, draft, _done(candidate.recipe), told) if is_changed else _write(bundle, original, (), told)
 
 
-def _measure(bundle: Bundle, original: Draft, candidate: Candidate, rows: Rows) -> None:
+def _measure(bundle: Bundle, original: Draft, candidate: Candidate, rows: Rows, metric: Metric) -> None:
     assert candidate.draft is not None
     session, before = candidate.draft.load(), original.load()
     wanted, got = answers(before, rows), answers(session, rows)
@@ -184,13 +181,12 @@ def _measure(bundle: Bundle, original: Draft, candidate: Candidate, rows: Rows) 
         for name, array in got.items()
     ):
         raise OptimizationError("The result answers with numbers that are not finite. Choose a gentler plan.")
-    metric = metric_for(None, bundle.signature, has_labels=False)
     candidate.drop, candidate.rows = metric.drop(wanted[primary], wanted, got), len(rows)
     for size in (1, 32):
         candidate.speeds |= {size: race(before, {"it": session}, batch_of(rows.tensors, size), budget_s=0.5)["it"]}
 
 
-def _done(recipe: Recipe, bundle: Bundle) -> tuple[Step, ...]:
+def _done(recipe: Recipe) -> tuple[Step, ...]:
     return tuple(Step(step.name, dict(step.settings)) for step in recipe.passes)
 
 

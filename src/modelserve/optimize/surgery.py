@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,8 +29,10 @@ class Graph:
         self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
         self._uses: Counter[str] = Counter()
         for node in self.nodes:
-            self._uses.update(name for name in node.input if name)
-            for name in dict.fromkeys(node.input):
+            # An inner graph takes values of this one without naming them as inputs.
+            taken = [*node.input, *inner_names(node)]
+            self._uses.update(name for name in taken if name)
+            for name in dict.fromkeys(taken):
                 self.consumers[name].append(node)
 
     def array(self, name: str) -> Array:
@@ -80,6 +82,16 @@ def attribute(node: NodeProto, name: str, default: Any) -> Any:
         if entry.name == name:
             return helper.get_attribute_value(entry)
     return default
+
+
+def inner_names(node: NodeProto) -> Iterator[str]:
+    """What the graphs inside a node (of If, Loop, Scan) take, whosever it is."""
+    for entry in node.attribute:
+        for graph in [*([entry.g] if entry.HasField("g") else []), *entry.graphs]:
+            for inner in graph.node:
+                yield from inner.input
+                yield from inner_names(inner)
+            yield from (value.name for value in graph.output)
 
 
 def dense_weights(graph: Graph, node: NodeProto) -> Array:
