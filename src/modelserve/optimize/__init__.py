@@ -145,6 +145,7 @@ def _why_nothing(tried: list[Candidate]) -> str:
 
 def _apply(bundle: Bundle, plans: tuple[Plan, ...], rows: Rows, on_progress: Callable[[str], None]) -> Bundle:
     start = time.monotonic()
+    metric = metric_for(None, bundle.signature, has_labels=False)
     original = draft = _draft(bundle)
     recipe = recipe_of(plans, original.model)
     batches = list(rows.batches())
