@@ -18,7 +18,7 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -231,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="mlp,cnn,forest,boosted,minilm")
     parser.add_argument("--bounds", default="0,0.01,0.03")
+    parser.add_argument("--cosines", default="0,0.001,0.01", help="The bounds of MiniLM.")
     parser.add_argument("--table", action="store_true", help="Print every candidate of every search.")
     arguments = parser.parse_args()
     bounds = [float(bound) for bound in arguments.bounds.split(",")]
@@ -239,7 +240,7 @@ def main() -> None:
     makers = {"mlp": (lambda: trained(mlp, 12)), "cnn": (lambda: trained(cnn, 6)), "forest": forest, "boosted": boosted}
     for name in arguments.models.split(","):
         if name == "minilm":
-            _minilm(table=arguments.table)
+            _minilm([float(bound) for bound in arguments.cosines.split(",")], table=arguments.table)
             continue
         bundle = makers[name]()
         feed = {bundle.signature.inputs[0].name: held[:64]}
@@ -250,15 +251,15 @@ def main() -> None:
             search(name, bundle, plan, feed, table=arguments.table)
 
 
-def _minilm(*, table: bool) -> None:
+def _minilm(bounds: Sequence[float], *, table: bool) -> None:
     try:
         bundle, rows = minilm()
     except ImportError as error:
         print(f"minilm   left out: {error}")
         return
     one = {name: array[:1] for name, array in rows.items()}
-    for bound in (0.0, 0.001, 0.01):
-        plan = Auto(max_drop=bound, metric="cosine", data=rows, goal="latency", budget_s=40)
+    for bound in bounds:
+        plan = Auto(max_drop=bound, metric="cosine", data=rows, goal="latency", budget_s=150)
         search("minilm", bundle, plan, one, table=table)
 
 

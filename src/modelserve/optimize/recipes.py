@@ -68,7 +68,7 @@ def candidates(model: ModelProto, goal: Goal, *, exact_only: bool) -> Iterator[R
         yield Recipe("compact trees", (compact_trees(),))
     if _has_layers(model):
         yield Recipe("simplify", (simplify(),))
-        yield Recipe("no SkipLayerNorm fusion", (without_skip_layer_norm_fusion(),))
+        yield Recipe("simplify, no SkipLayerNorm fusion", (simplify(), without_skip_layer_norm_fusion()))
     if exact_only:
         return
     if has_trees:
