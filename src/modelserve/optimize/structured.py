@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Widths that fill the vector registers.
 _MULTIPLE = 8
-_MOST_ROWS = 8_000
+_MOST_ROWS = 16_000
 
 
 class _Moments(NamedTuple):
