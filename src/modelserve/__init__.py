@@ -15,15 +15,21 @@ if TYPE_CHECKING:
     from modelserve.deployment import Deployment, attach
     from modelserve.errors import ModelServeError
     from modelserve.model import Model
+    from modelserve.optimize import Auto, Compact, Fuse, Prune, Quantize
     from modelserve.tensors import Signature, TensorSpec
 
     __version__: str
 
 __all__ = [
+    "Auto",
     "Bundle",
+    "Compact",
     "Deployment",
+    "Fuse",
     "Model",
     "ModelServeError",
+    "Prune",
+    "Quantize",
     "Scale",
     "Signature",
     "TensorSpec",
@@ -32,10 +38,15 @@ __all__ = [
 ]
 
 _HOME = {
+    "Auto": "optimize",
     "Bundle": "bundle",
+    "Compact": "optimize",
     "Deployment": "deployment",
+    "Fuse": "optimize",
     "Model": "model",
     "ModelServeError": "errors",
+    "Prune": "optimize",
+    "Quantize": "optimize",
     "Scale": "backend",
     "Signature": "tensors",
     "TensorSpec": "tensors",

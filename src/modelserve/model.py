@@ -214,9 +214,15 @@ def default_name(servable: Servable) -> str:
 
 
 def _optimized(servable: Servable, plan: Any) -> Servable:
-    if plan is not None:
-        raise PlanError(f"optimize={plan!r} asks for an optimisation, of which this version has none. Leave it out.")
-    return servable
+    if plan is None:
+        return servable
+    if isinstance(servable, LiveCallable):
+        raise PlanError(
+            f"Only a portable model can be optimised, and this source has no portable form: {servable.reason}"
+        )
+    from modelserve.optimize import optimize
+
+    return optimize(servable, plan)
 
 
 def _checked_name(name: str | None) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from modelserve.bundle import Bundle, LiveCallable
+from modelserve.bundle import Bundle, LiveCallable, Manifest
 from modelserve.errors import BundleError, ModelRunError, SignatureError
 from modelserve.tensors import Array, Signature, Tensors
 
@@ -32,7 +32,8 @@ class Session:
 
     Args:
         threads: Threads within one operator. With 1 nothing but the calling thread works, and the process may fork.
-        settings: onnxruntime session settings by their names, such as "session.disable_prepacking".
+        settings: onnxruntime session settings by their names, such as "session.disable_prepacking"; they add to
+            those that the bundle brings.
 
     Raises:
         BundleError: onnxruntime refuses the model.
@@ -41,7 +42,9 @@ class Session:
     def __init__(self, bundle: Bundle, *, threads: int = 1, settings: Mapping[str, str] | None = None) -> None:
         self.signature = bundle.signature
         self.rows_independent = bundle.rows_independent
-        self._session = load(bundle.model_path, threads=threads, settings=settings)
+        self._session = load(
+            bundle.model_path, threads=threads, settings={**session_settings(bundle.manifest), **(settings or {})}
+        )
         self._primary = [self.signature.primary]
         self._known = {spec.name: spec for spec in self.signature.outputs}
 
@@ -98,6 +101,14 @@ def open_session(servable: Bundle | LiveCallable, *, threads: int = 1) -> Runner
     if isinstance(servable, LiveCallable):
         return CallableSession(servable)
     return Session(servable, threads=threads)
+
+
+def session_settings(manifest: Manifest) -> dict[str, str]:
+    """The onnxruntime settings with which a bundle is to run: those of its lineage's steps, the later ones last."""
+    found: dict[str, str] = {}
+    for step in manifest.lineage:
+        found |= step.settings.get("session", {})
+    return found
 
 
 def load(model: Path | bytes, *, threads: int = 1, settings: Mapping[str, str] | None = None) -> Any:

@@ -66,6 +66,47 @@ def convert(
 
 
 @app.command()
+def optimize(
+    bundle: BundlePath,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="The folder to make.")],
+    quantize: Annotated[
+        str | None, typer.Option("--quantize", metavar="PRECISION", help="int8, int8-static, int8-weights, ...")
+    ] = None,
+    prune: Annotated[float | None, typer.Option("--prune", metavar="SHARE", help="Share of units that goes.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option("--max-drop", metavar="DROP", help="Search for the best within this bound.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE", help="Rows by input name, and `labels`: .npz.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="What the bound is about, such as accuracy.")] = None,
+    goal: Annotated[str, typer.Option("--goal", help="latency, throughput, size or memory.")] = "latency",
+    budget: Annotated[float, typer.Option("--budget", metavar="SECONDS", help="Time for the search.")] = 60.0,
+    plot: Annotated[
+        list[Path] | None, typer.Option("--plot", metavar="FILE", help="Draw the report: .html, or an image.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a bundle smaller or faster, within a bound that is shown to hold."""
+    from modelserve.cli.optimize import run
+
+    run(
+        bundle,
+        output=output,
+        quantize=quantize,
+        prune=prune,
+        max_drop=max_drop,
+        data=data,
+        metric=metric,
+        goal=goal,
+        budget_s=budget,
+        report=plot or [],
+        as_json=as_json,
+    )
+
+
+@app.command()
 def inspect(bundle: BundlePath, *, as_json: AsJson = False) -> None:
     """Show what a bundle takes, gives, came from and promises."""
     from modelserve.cli.inspect import run

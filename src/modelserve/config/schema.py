@@ -41,7 +41,7 @@ class TargetTable(BaseModel):
     scale: Annotated[int, Field(strict=True, ge=1)] | ScaleTable | None = Field(
         None, description="Number of replicas, or a table of minimum, maximum and a target."
     )
-    optimize: str | dict[str, Any] | None = Field(None, description="The plan by which models are made smaller.")
+    optimize: str | None = Field(None, description="A precision by which models are made smaller, such as 'int8'.")
 
 
 class ConfigFile(BaseModel):

@@ -1,0 +1,282 @@
+"""Auto: the best candidate that is shown to stay within the bound.
+
+    recipes ──make──► measured on `choose` ──► raced ──► finalists ──► judged on `judge` ──► raced again ──► best
+                            │                    │            (rows that chose none of them)
+                     drop too large          not better
+
+The finalists are judged in an order fixed beforehand, the safest first, each at the full alpha, until one fails: so the
+chance that any of those accepted breaks the bound is alpha, however many there are (Maurer, Hothorn & Lehmacher, 1995).
+What is exact by construction needs no statistics: its answers are compared, and it is accepted when they are the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from modelserve.errors import BundleError, OptimizationError, PlanError
+from modelserve.optimize.confidence import ALPHA, rows_needed
+from modelserve.optimize.data import Dealt, Rows, judged_share, rows_for
+from modelserve.optimize.draft import Draft, InapplicableError
+from modelserve.optimize.footprint import memory_bytes
+from modelserve.optimize.metrics import Answers, Metric
+from modelserve.optimize.plan import Auto, Goal
+from modelserve.optimize.recipes import Recipe, candidates
+from modelserve.optimize.report import Candidate, Verdict
+from modelserve.optimize.timing import batch_of, race
+from modelserve.tensors import Array
+
+_FINALISTS = 4
+_BATCH_SIZES = (1, 32)
+_BATCH_OF_GOAL = {Goal.LATENCY: 1, Goal.THROUGHPUT: 32}
+_FIRST_RACE_S, _LAST_RACE_S = 0.6, 4.0
+# Of a row's largest magnitude: sums taken in another order, some hundred layers deep.
+_ROUNDING = 1e-3
+# Of a metric: the same answers, summed by another kernel.
+_NOISE = 1e-6
+
+
+@dataclass(slots=True)
+class Search:
+    """One search; `run` does it, and `tried` then holds what became of everything.
+
+    Attributes:
+        extra: Recipes tried besides those that fit the model.
+    """
+
+    original: Draft
+    plan: Auto
+    metric: Metric
+    dealt: Dealt
+    primary: str
+    on_progress: Callable[[str], None] = lambda message: None
+    threads: int = 1
+    extra: Sequence[Recipe] = ()
+    tried: list[Candidate] = field(default_factory=list)
+    _made: dict[str, Draft] = field(default_factory=dict)
+    _original_answers: dict[int, Answers] = field(default_factory=dict)
+
+    def run(self) -> Candidate | None:
+        """The best accepted candidate, or None."""
+        deadline = time.monotonic() + self.plan.budget_s
+        recipes = [
+            *candidates(self.original.model, Goal(self.plan.goal), exact_only=self.plan.max_drop == 0),
+            *self.extra,
+        ]
+        for number, recipe in enumerate(recipes, 1):
+            self.on_progress(f"[{number}/{len(recipes)}] {recipe.name}")
+            self.tried.append(self._first_look(recipe, deadline))
+        finalists = self._finalists()
+        for candidate in finalists:
+            self.on_progress(f"judging {candidate.recipe.name}")
+            self._judge(candidate)
+            if candidate.verdict is not Verdict.ACCEPTED and not candidate.recipe.is_exact:
+                break
+        return self._best([item for item in finalists if item.verdict is Verdict.ACCEPTED])
+
+    def _first_look(self, recipe: Recipe, deadline: float) -> Candidate:
+        candidate = Candidate(recipe)
+        candidate.reason = self._why_not_try(recipe, deadline)
+        if candidate.reason:
+            return candidate
+        try:
+            candidate.draft = self._make(recipe)
+            session = candidate.draft.load(threads=self.threads)
+        except (OptimizationError, BundleError) as error:
+            candidate.verdict, candidate.reason, candidate.draft = Verdict.SKIPPED, str(error), None
+            return candidate
+        candidate.size_bytes = candidate.draft.model.ByteSize()
+        self._measure(candidate, session, self.dealt.choose)
+        self._race([candidate], _FIRST_RACE_S)
+        self._sort_out(candidate)
+        return candidate
+
+    def _why_not_try(self, recipe: Recipe, deadline: float) -> str:
+        if time.monotonic() > deadline:
+            return f"The budget of {self.plan.budget_s:g} s was spent."
+        for other in self.tried:
+            is_gentler = bool(recipe.family) and other.recipe.family == recipe.family
+            if is_gentler and other.verdict is Verdict.TOO_LARGE_A_DROP:
+                return f"{other.recipe.name!r}, which is gentler, drops too much already."
+        return ""
+
+    def _make(self, recipe: Recipe) -> Draft:
+        """Apply the passes, from the longest beginning that was made before."""
+        draft = self.original
+        batches = list(self.dealt.fit.batches())
+        for count, step in enumerate(recipe.passes, 1):
+            key = recipe.key(count)
+            if key not in self._made:
+                try:
+                    self._made[key] = step.change(draft, batches)
+                except InapplicableError:
+                    # A preparation that has nothing to do is no reason against what follows.
+                    if not step.is_exact or count == len(recipe.passes):
+                        raise
+                    self._made[key] = draft
+            draft = self._made[key]
+        return draft
+
+    def _measure(self, candidate: Candidate, session: Any, rows: Rows) -> None:
+        got = answers(session, rows)
+        wanted = self._wanted(rows)
+        if not all(np.isfinite(array).all() for array in got.values() if array.dtype.kind == "f"):
+            candidate.verdict, candidate.reason = (
+                Verdict.TOO_LARGE_A_DROP,
+                "It answers with numbers that are not finite.",
+            )
+            return
+        truth = rows.labels if rows.labels is not None else wanted[self.primary]
+        candidate.drop = self.metric.drop(truth, wanted, got)
+        candidate.rows = len(rows)
+        if candidate.recipe.is_exact and not _same(wanted, got):
+            candidate.verdict, candidate.reason = Verdict.TOO_LARGE_A_DROP, "Its answers differ by more than rounding."
+
+    def _wanted(self, rows: Rows) -> Answers:
+        if id(rows) not in self._original_answers:
+            self._original_answers[id(rows)] = answers(self.original.load(threads=self.threads), rows)
+        return self._original_answers[id(rows)]
+
+    def _sort_out(self, candidate: Candidate) -> None:
+        """The verdict that needs no further rows, if there is one."""
+        if candidate.verdict is Verdict.TOO_LARGE_A_DROP or candidate.drop is None:
+            return
+        missing = self._rows_missing(candidate)
+        if candidate.recipe.is_exact and candidate.drop.drop > _NOISE:
+            candidate.verdict, candidate.reason = Verdict.TOO_LARGE_A_DROP, "An answer changed, although none should."
+        elif not candidate.recipe.is_exact and candidate.drop.drop > self.plan.max_drop:
+            candidate.verdict = Verdict.TOO_LARGE_A_DROP
+            candidate.reason = f"{candidate.drop.drop:.4g} on the rows for choosing; {self.plan.max_drop:g} is allowed."
+        elif missing:
+            candidate.verdict, candidate.reason = Verdict.NOT_ENOUGH_ROWS, missing
+        elif not self._is_better(candidate, at_first=True):
+            candidate.verdict = Verdict.NOT_BETTER
+            candidate.reason = f"Not measured better than the original on {Goal(self.plan.goal).value}."
+        else:
+            candidate.verdict, candidate.reason = Verdict.NOT_JUDGED, "Others that looked better were judged instead."
+
+    def _rows_missing(self, candidate: Candidate) -> str:
+        if candidate.recipe.is_exact:
+            return ""
+        judged = len(self.dealt.judge)
+        bound = self.plan.max_drop if self.metric.is_share else 0.1
+        needed = max(30, rows_needed(bound, alpha=ALPHA)) if bound > 0 else 0
+        if judged >= needed and judged_share(_total(self.dealt)) > 0:
+            return ""
+        return (
+            f"{_total(self.dealt)} rows cannot show a drop within {self.plan.max_drop:g}: "
+            f"at least {rows_for(needed)} are needed, of which {needed} are left for the verdict."
+        )
+
+    def _finalists(self) -> list[Candidate]:
+        open_ = sorted(
+            (item for item in self.tried if item.verdict is Verdict.NOT_JUDGED), key=self._merit, reverse=True
+        )
+        exact = [item for item in open_ if item.recipe.is_exact]
+        # Bolder ones that are not better than a safer one are not worth a test.
+        front: list[Candidate] = []
+        for item in sorted((item for item in open_ if not item.recipe.is_exact), key=_upper_limit):
+            if all(self._merit(item) > self._merit(safer) for safer in front):
+                front.append(item)
+        safe = [item for item in front if _upper_limit(item) <= self.plan.max_drop]
+        bold = [item for item in front if item not in safe]
+        # A failure ends the judging, so that one that is all but certain to pass comes first.
+        picked = [*safe, *bold[:1]]
+        return [*exact, *picked[-_FINALISTS:]]
+
+    def _judge(self, candidate: Candidate) -> None:
+        assert candidate.draft is not None
+        self._measure(candidate, candidate.draft.load(threads=self.threads), self.dealt.judge)
+        if candidate.verdict is Verdict.TOO_LARGE_A_DROP or candidate.drop is None:
+            return
+        candidate.verdict, candidate.reason = Verdict.ACCEPTED, ""
+        if candidate.recipe.is_exact:
+            if candidate.drop.drop > _NOISE:
+                candidate.verdict, candidate.reason = (
+                    Verdict.TOO_LARGE_A_DROP,
+                    "An answer changed, although none should.",
+                )
+        elif candidate.drop.high > self.plan.max_drop:
+            is_over = candidate.drop.drop > self.plan.max_drop
+            candidate.verdict = Verdict.TOO_LARGE_A_DROP if is_over else Verdict.NOT_SURE_ENOUGH
+            candidate.reason = (
+                f"{candidate.drop.drop:.4g} on {candidate.rows} rows that chose nothing, at most "
+                f"{candidate.drop.high:.4g} with {1 - ALPHA:.0%} confidence; {self.plan.max_drop:g} is allowed."
+            )
+
+    def _best(self, accepted: list[Candidate]) -> Candidate | None:
+        self._race(accepted, _LAST_RACE_S)
+        for candidate in accepted:
+            if not self._is_better(candidate):
+                candidate.verdict, candidate.reason = Verdict.NOT_BETTER, "Not measured better when raced again."
+        standing = [item for item in accepted if item.verdict is Verdict.ACCEPTED]
+        if not standing:
+            return None
+        best = max(standing, key=self._merit)
+        best.verdict, best.reason = Verdict.CHOSEN, f"The best on {Goal(self.plan.goal).value} of those accepted."
+        return best
+
+    def _race(self, entrants: Sequence[Candidate], budget_s: float) -> None:
+        drafts = {str(index): item.draft for index, item in enumerate(entrants) if item.draft is not None}
+        if not drafts:
+            return
+        sessions = {name: draft.load() for name, draft in drafts.items()}
+        original = self.original.load()
+        for size in _BATCH_SIZES:
+            speeds = race(original, sessions, batch_of(self.dealt.fit.tensors, size), budget_s=budget_s * len(drafts))
+            for name, speed in speeds.items():
+                entrants[int(name)].speeds[size] = speed
+        if Goal(self.plan.goal) is Goal.MEMORY:
+            for item in entrants:
+                assert item.draft is not None
+                item.memory_bytes = item.memory_bytes or memory_bytes(item.draft)
+
+    def _merit(self, candidate: Candidate) -> tuple[float, float]:
+        goal = Goal(self.plan.goal)
+        speed = candidate.speeds[_BATCH_OF_GOAL.get(goal, 1)].ratio
+        if goal is Goal.SIZE:
+            return -candidate.size_bytes, speed
+        if goal is Goal.MEMORY:
+            return -candidate.memory_bytes, speed
+        return speed, -candidate.size_bytes
+
+    def _is_better(self, candidate: Candidate, *, at_first: bool = False) -> bool:
+        goal = Goal(self.plan.goal)
+        if goal is Goal.SIZE:
+            return bool(candidate.size_bytes < self.original.model.ByteSize())
+        if goal is Goal.MEMORY:
+            return bool(0 < candidate.memory_bytes < memory_bytes(self.original))
+        speed = candidate.speeds[_BATCH_OF_GOAL[goal]]
+        return bool((speed.ratio if at_first else speed.low) > 1)
+
+
+def answers(session: Any, rows: Rows) -> dict[str, Array]:
+    """Every output of a session for these rows."""
+    names = [value.name for value in session.get_outputs()]
+    parts = [session.run(names, batch) for batch in rows.batches()]
+    found = {name: np.concatenate([np.asarray(part[index]) for part in parts]) for index, name in enumerate(names)}
+    if any(len(array) != len(rows) for array in found.values()):
+        raise PlanError("The model does not answer one row for each row given, so that there is nothing to judge.")
+    return found
+
+
+def _same(wanted: Answers, got: Answers) -> bool:
+    for name, before in wanted.items():
+        if before.dtype.kind == "f":
+            scale = np.abs(before).reshape(len(before), -1).max(axis=1, initial=1e-6)
+            error = np.abs(before - got[name]).reshape(len(before), -1).max(axis=1, initial=0.0)
+            if (error > _ROUNDING * scale).any():
+                return False
+    return True
+
+
+def _upper_limit(candidate: Candidate) -> float:
+    return candidate.drop.high if candidate.drop else np.inf
+
+
+def _total(dealt: Dealt) -> int:
+    return len(dealt.fit) + len(dealt.choose) + len(dealt.judge)
