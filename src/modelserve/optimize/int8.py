@@ -79,6 +79,8 @@ def quantize_layers(draft: Draft, layers: Sequence[str], *, signed: bool = True,
             reduce_range=not has_integer_dot_products(),
             nodes_to_quantize=list(layers),
             op_types_to_quantize=["MatMul", "Gemm"],
+            # Shapes and types end at operators of onnxruntime's own, behind which floats go on.
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
         model = onnx.load(target)
     if tables:
