@@ -4,12 +4,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Warnings of frameworks about processors and the like are no part of what is shown.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-long test-all lint types bench docs clean
+.PHONY: help venv quickstart test test-long test-all lint types bench bench-executor bench-optimize docs clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -47,8 +48,19 @@ lint: $(STAMP) ## Style, and who may import whom
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
 
-bench: $(STAMP) ## All benchmarks, one after the other
-	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: bench-executor bench-optimize ## All benchmarks, one after the other
+	@$(BIN)/python tests/benchmarks/bench_import.py
+
+$(BENCH_STAMP): $(STAMP)
+	@echo "Installing what the benchmarks compare with"
+	@$(PIP) install -c constraints.txt -e ".[bench]"
+	@touch $(BENCH_STAMP)
+
+bench-executor: $(BENCH_STAMP) ## The local executor beside the raw runtime and Python's own pools
+	@cd tests/benchmarks && ../../$(BIN)/python bench_executor.py --chart ../../docs/architecture/executor.png
+
+bench-optimize: $(BENCH_STAMP) ## What the optimiser finds for digits, trees and a sentence-embedding model
+	@HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/bench_optimize.py --table
 
 docs: $(STAMP) ## The reference, from docstrings, into site/
 	@$(BIN)/python -m pdoc --output-directory site --docformat google modelserve modelserve_local

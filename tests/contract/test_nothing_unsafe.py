@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 #: Who may load pickled objects, and why.
 MAY_PICKLE = {
+    "tests/benchmarks/bench_executor.py": "joblib is one of those that it is compared with",
     "src/modelserve/session.py": "a live callable, over its own application's private channel",
     "src/modelserve/testing/models.py": "makes such a callable",
     "tests/faults/test_worker_deaths.py": "makes such a callable",

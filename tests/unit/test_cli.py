@@ -271,6 +271,44 @@ def test_inspect_shows_reports_whatever_they_hold(run, tmp_path: Path, memory: M
         assert part in out
 
 
+def test_optimize_makes_a_smaller_bundle_and_leaves_the_given_one(run, tmp_path: Path, memory: MemoryCloud) -> None:
+    made = models.mlp(64, 128, 10)
+    done = run("optimize", made.path, "-o", tmp_path / "small", "--quantize", "int8", "--json")
+    assert json.loads(done.out)["size_bytes"] < made.size_bytes
+    assert Bundle.open(tmp_path / "small").signature == made.signature
+    assert Bundle.open(made.path).digest == made.digest
+
+
+def test_optimize_searches_under_a_bound_and_draws_its_report(run, tmp_path: Path, memory: MemoryCloud) -> None:
+    made = models.mlp(64, 128, 10)
+    rows = np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=rows)
+    options = [
+        "--max-drop",
+        "0.2",
+        "--data",
+        tmp_path / "data.npz",
+        "--budget",
+        "3",
+        "--plot",
+        tmp_path / "report.html",
+    ]
+    assert run("optimize", made.path, "-o", tmp_path / "best", *options).status == 0
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    assert Bundle.open(tmp_path / "best").manifest.reports[-1]["kind"] == "optimization"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--max-drop", "0.1"], ["--max-drop", "0.1", "--quantize", "int8"], ["--quantize", "int3"], ["--prune", "2"]],
+)
+def test_optimize_refuses_what_makes_no_sense_and_makes_nothing(
+    run, tmp_path: Path, memory: MemoryCloud, options: list[str]
+) -> None:
+    assert run("optimize", models.mlp().path, "-o", tmp_path / "small", *options).status == 2
+    assert not (tmp_path / "small").exists()
+
+
 def test_inspect_shows_the_certificate_of_a_conversion(run, memory: MemoryCloud) -> None:
     from modelserve.convert import convert
 

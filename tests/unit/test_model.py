@@ -144,9 +144,26 @@ def test_a_live_callable_goes_only_where_it_is_declared(memory: MemoryCloud, mon
         model.serve("memory", name="other")
 
 
-def test_a_plan_is_refused_while_there_is_none(linear: Bundle) -> None:
-    with pytest.raises(errors.PlanError):
-        Model(linear).serve("memory", optimize="int8")
+def test_a_plan_is_carried_out_and_the_original_stays(memory: MemoryCloud) -> None:
+    bundle = models.mlp(64, 128, 10)
+    model = Model(bundle)
+    with model.serve("memory", optimize="int8") as deployment:
+        assert deployment.status().digest == model.bundle("int8").digest != bundle.digest
+        assert deployment.predict(bundle.example()).shape == (4,)
+    assert model.bundle() is bundle
+
+
+def test_a_plan_that_makes_no_sense_is_refused_before_anything_is_made(memory: MemoryCloud, linear: Bundle) -> None:
+    for plan in ("int3", 7, object()):
+        with pytest.raises(errors.PlanError):
+            Model(linear).serve("memory", optimize=plan)
+    assert not memory.running
+
+
+def test_a_live_callable_cannot_be_optimised(memory: MemoryCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelserve.convert.convert", lambda *_, **__: models.live())
+    with pytest.raises(errors.PlanError, match="portable"):
+        Model(print).serve("memory", optimize="int8")
 
 
 def test_progress_is_told(linear: Bundle) -> None:
