@@ -318,3 +318,13 @@ def test_the_same_source_and_example_give_the_same_digest_in_every_process(frame
     }
     assert len(digests) == 1
     assert len(digests.pop().strip()) == 64
+
+
+def test_what_infinity_does_is_written_down_and_refuses_nothing() -> None:
+    class Careless(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nan_to_num(x - x)
+
+    bundle = bundle_of(Careless(), numbers(4, 3))
+    tried = [report["tried"] for report in bundle.manifest.reports]
+    assert {"infinity": 2} in tried

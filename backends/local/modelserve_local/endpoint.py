@@ -54,11 +54,10 @@ class Running:
     @property
     def limits(self) -> Limits:
         """What one request may be, as the workers are now."""
-        split_rows = self.pool.split_rows if self.rows_independent else None
-        parallel = 2 * self.scale.maximum
-        if self._limits.split_rows != split_rows or self._limits.parallel != parallel:
-            self._limits = replace(self._limits, split_rows=split_rows, parallel=parallel)
-        return self._limits
+        limits = self._limits
+        if limits.split_rows != self.pool.split_rows:
+            self._limits = limits = replace(limits, split_rows=self.pool.split_rows, parallel=2 * self.scale.maximum)
+        return limits
 
     def swap(self, servable: Servable) -> None:
         self.pool.update(servable)

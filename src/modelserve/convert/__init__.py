@@ -97,6 +97,10 @@ def _certified(draft: Draft, asked: Tolerance | None, into: Path | None) -> Bund
     if not report.is_faithful:
         raise UnfaithfulError(report.reason)
     signature, reports = _try_nan(draft, compared)
+    # Frameworks differ in what infinity minus infinity or the larger of NaN and 0 is: that is written down, and
+    # refuses nothing.
+    infinity = compared(edges.infinity_samples(draft.signature, draft.example))
+    reports += [infinity] if infinity.rows else []
     return write(
         draft.model,
         signature=signature,

@@ -17,9 +17,9 @@ _UNSEEN = "\u2603 unseen"
 
 
 def samples(signature: Signature, example: Tensors, *, seed: int = 0) -> Iterator[Sample]:
-    """The example, several batch sizes of it, boundary rows, shuffled rows, infinity and unseen text.
+    """The example, several batch sizes of it, boundary rows, shuffled rows and unseen text.
 
-    Probes (infinity, unseen text) come last; a source that refuses them is not held to them.
+    Probes (unseen text) come last; a source that refuses them is not held to them.
     """
     yield Sample("example", example)
     if not all(spec.is_batched for spec in signature.inputs):
@@ -30,11 +30,18 @@ def samples(signature: Signature, example: Tensors, *, seed: int = 0) -> Iterato
     few = _few_rows(example)
     yield Sample("shuffled", {name: _shuffled(array, random, few) for name, array in example.items()})
     yield Sample("boundary", _same_rows({name: _boundary(array) for name, array in example.items()}))
+    if any(array.dtype.kind == "O" for array in example.values()):
+        two = _resized(example, 2)
+        yield Sample("unseen text", {name: _unseen(array) for name, array in two.items()}, probes=True)
+
+
+def infinity_samples(signature: Signature, example: Tensors) -> Iterator[Sample]:
+    """Rows with infinity in one place, and throughout; nothing where there are no floating numbers or no batches."""
+    if not all(spec.is_batched for spec in signature.inputs):
+        return
     two = _resized(example, 2)
     if any(array.dtype.kind == "f" for array in example.values()):
         yield Sample("infinity", {name: _with(array, np.inf) for name, array in two.items()}, probes=True)
-    if any(array.dtype.kind == "O" for array in example.values()):
-        yield Sample("unseen text", {name: _unseen(array) for name, array in two.items()}, probes=True)
 
 
 def nan_samples(spec: TensorSpec, example: Tensors) -> Iterator[Sample]:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import ctypes
 import threading
-import time
 import weakref
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
@@ -32,27 +31,18 @@ class Pending:
     once, also when nobody ever asks for the answer.
     """
 
-    __slots__ = (
-        "_arena",
-        "_blocks",
-        "_body_bytes",
-        "_error",
-        "_header_bytes",
-        "_listener",
-        "_loop",
-        "_parked",
-        "_status",
-        "_task_waiter",
-        "abandoned",
-        "answered",
-        "deadline_ns",
-        "entry",
-        "generation",
-        "lane",
-        "lonely_deaths",
-        "rows",
-        "timeout_s",
-    )
+    # What most requests never change stands here once: an object is made for each of some ten thousand a second.
+    answered = False
+    abandoned = False
+    lonely_deaths = 0
+    lane: Any = None
+    _status = -1
+    _header_bytes = 0
+    _body_bytes = 0
+    _error: ModelServeError | None = None
+    _parked: threading.Lock | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
+    _task_waiter: asyncio.Future[None] | None = None
 
     def __init__(
         self,
@@ -62,26 +52,18 @@ class Pending:
         blocks: list[tuple[int, int]],
         rows: int,
         timeout_s: float,
-        deadline_ns: int,
     ) -> None:
         self.entry = entry  # a Submission's numbers, changed when the request is run again
         self.rows = rows
         self.timeout_s = timeout_s
-        self.deadline_ns = deadline_ns
-        self.answered = False
-        self.abandoned = False
-        self.lonely_deaths = 0
-        self.lane: Any = None
         self._arena = arena
         self._listener = listener
         self._blocks = blocks
-        self._status = -1
-        self._header_bytes = 0
-        self._body_bytes = 0
-        self._error: ModelServeError | None = None
-        self._parked: threading.Lock | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task_waiter: asyncio.Future[None] | None = None
+
+    @property
+    def deadline_ns(self) -> int:
+        """On the monotonic clock."""
+        return self.entry[7]
 
     # What the caller does.
 
@@ -141,7 +123,8 @@ class Pending:
 
     def notify(self, here: asyncio.AbstractEventLoop | None) -> None:
         """Wake the waiter; `here` is the loop that runs in the calling thread, if one does."""
-        self.unpark()
+        if self._parked is not None:
+            self.unpark()
         waiter = self._task_waiter
         if waiter is None:
             return
@@ -207,11 +190,6 @@ class Pending:
         return DeadlineError(
             f"No answer within {self.timeout_s:g} s. Give a longer timeout_s, or scale to more workers."
         )
-
-
-def deadline_after(timeout_s: float) -> int:
-    """The moment `timeout_s` from now, in nanoseconds of the monotonic clock."""
-    return time.monotonic_ns() + int(min(timeout_s, 1e6) * 1e9)
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 from modelserve.errors import OverloadedError
 from modelserve.runtime.listener import Listener
 from modelserve.runtime.memory import Arena
-from modelserve.runtime.pending import LENT_FROM_BYTES, Pending, deadline_after
+from modelserve.runtime.pending import LENT_FROM_BYTES, Pending
 from modelserve.wire import Message
 
 _UNKNOWN_REPLY_BYTES = 16 << 10
 _KNOWN_REPLIES = 4096
+_LONGEST_S = 1e6
 
 
 class Placement:
@@ -29,7 +31,7 @@ class Placement:
     def place(self, message: Message, rows: int, timeout_s: float) -> Pending:
         """Write the request into shared memory, with room for its answer behind it."""
         header, buffers = message
-        body_bytes = sum(buffer.nbytes for buffer in buffers)
+        body_bytes = buffers[0].nbytes if len(buffers) == 1 else sum([buffer.nbytes for buffer in buffers])
         reply_bytes = self._reply_bytes.get(header, _UNKNOWN_REPLY_BYTES)
         body_at = (len(header) + 63) & ~63
         reply_at = (body_at + body_bytes + 63) & ~63
@@ -51,9 +53,9 @@ class Placement:
         for buffer in buffers:
             view[at : at + buffer.nbytes] = buffer
             at += buffer.nbytes
-        deadline_ns = deadline_after(timeout_s)
+        deadline_ns = time.monotonic_ns() + int(min(timeout_s, _LONGEST_S) * 1e9)
         entry = [next(self._tickets), offset, len(header), body_bytes, reply_offset, reply_bytes, 0, deadline_ns]
-        return Pending(arena, self._listener, entry, blocks, rows, timeout_s, deadline_ns)
+        return Pending(arena, self._listener, entry, blocks, rows, timeout_s)
 
     def enlarge(self, pending: Pending, needed: int) -> None:
         """Get a block for an answer that is larger than was thought, and remember it for the next request like it.

@@ -85,7 +85,8 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._closed = False
         self._ended = False
-        self._split_rows: int | None = None
+        #: Rows above which one request is answered sooner in parts by all workers; None where it never is.
+        self.split_rows: int | None = None
         self._quarantine = Quarantine()
         self._changed = threading.Condition()
         self._autoscaler: Autoscaler | None = None
@@ -219,14 +220,6 @@ class WorkerPool:
         service_ns = lane.sender.service_ns
         return 2 * service_ns + 20_000 if service_ns < _LONGEST_SPIN_NS else 0
 
-    @property
-    def split_rows(self) -> int | None:
-        """Rows above which one request is answered sooner in parts by all workers; None where it never is.
-
-        A part costs a wake-up and its share of the copying; it has to save several times that.
-        """
-        return self._split_rows
-
     # What users ask for.
 
     def scale(self, workers: int, *, timeout_s: float = 120.0) -> None:
@@ -323,10 +316,11 @@ class WorkerPool:
             self._listener.nudge()
         busy = any(crew.dispatcher.inflight or crew.ready != crew.wanted for crew in self._crews)
         self._autoscale(now)
-        self._split_rows = self._find_split_rows()
+        self.split_rows = self._find_split_rows()
         return _BUSY_TICK_S if busy or self._autoscaler else _IDLE_TICK_S
 
     def _find_split_rows(self) -> int | None:
+        # A part costs a wake-up and its share of the copying; it has to save several times that.
         lanes = [lane for crew in self._crews[-1:] for lane in crew.dispatcher.lanes if lane.open]
         row_ns = max((lane.sender.row_ns for lane in lanes), default=0)
         if len(lanes) < 2 or self._cores < 2 or not row_ns:
