@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeRegressor
 
@@ -162,6 +164,24 @@ def test_nan_is_a_missing_value_where_the_source_takes_it() -> None:
     holes = np.where(np.random.default_rng(0).random(x.shape) < 0.1, np.nan, x)
     model = HistGradientBoostingClassifier(max_iter=10).fit(holes, y)
     np.testing.assert_array_equal(answer(bundle_of(model, holes[:50]), holes), model.predict(holes))
+
+
+def test_a_skops_file_is_a_source(tmp_path: Path) -> None:
+    import skops.io
+
+    x, y = IRIS
+    model = LogisticRegression(max_iter=500).fit(x, y)
+    skops.io.dump(model, tmp_path / "model.skops")
+    np.testing.assert_array_equal(answer(bundle_of(tmp_path / "model.skops", x[::10]), x), model.predict(x))
+
+
+def test_a_skops_file_with_types_of_unknown_origin_is_refused(tmp_path: Path) -> None:
+    import skops.io
+
+    model = make_pipeline(FunctionTransformer(os.path.join), LogisticRegression())
+    skops.io.dump(model, tmp_path / "odd.skops")
+    with pytest.raises(UnsupportedSourceError, match="does not know as safe"):
+        convert(tmp_path / "odd.skops", IRIS[0][:4])
 
 
 class TestRefusals:
