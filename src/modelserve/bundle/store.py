@@ -125,11 +125,10 @@ def write(
 
     Raises:
         ForeignBundleError: `into` exists and is something else.
-        OSError: the disk is full or not writable; nothing is left behind.
+        BundleError: the disk is full or not writable; nothing is left behind.
     """
     parent = bundles_home() if into is None else into.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with _scratch(parent) as scratch:
+    with _writing(parent), _scratch(parent) as scratch:
         _save_model(model, scratch)
         _save_example(example, scratch / EXAMPLE)
         names = [name for name in (MODEL, WEIGHTS) if (scratch / name).exists()]
@@ -224,6 +223,18 @@ def read_example(path: Path) -> dict[str, Array]:
     except (ValueError, OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DamagedBundleError(f"The example {str(path)!r} cannot be read ({error}).") from error
     return {name: array.astype(object) if array.dtype.kind == "U" else array for name, array in arrays.items()}
+
+
+@contextlib.contextmanager
+def _writing(parent: Path) -> Iterator[None]:
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise BundleError(
+            f"The bundle could not be written under {str(parent)!r}: {error.strerror or error}. "
+            "Make room there, or name another folder (MODELSERVE_HOME is where bundles lie by default)."
+        ) from error
 
 
 @contextlib.contextmanager
