@@ -14,12 +14,9 @@ import contextlib
 import logging
 import os
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -29,63 +26,17 @@ from modelserve.runtime import messages
 from modelserve.runtime.bell import Bell
 from modelserve.runtime.channel import Sender
 from modelserve.runtime.dispatch import Dispatcher, Lane
-from modelserve.runtime.launch import Handle, Launcher, cause
-from modelserve.runtime.pending import Pending
-from modelserve.runtime.supervisor import Supervisor
+from modelserve.runtime.launch import Launcher, cause
+from modelserve.runtime.member import KEPT_LINES, Member, Stage, Surroundings
 
 _log = logging.getLogger(__name__)
 
-_KEPT_LINES = 200
 _SHOWN_LINES = 20
 _FAILED_STARTS = 3
 _FIRST_BACK_OFF_S = 0.1
 _LONGEST_BACK_OFF_S = 5.0
 _CAUSE_WAIT_S = 0.3
 _STALL_S = 3.0
-
-
-class Stage(Enum):
-    """Where a worker is in its life."""
-
-    STARTING = "starting"
-    READY = "ready"
-    RETIRING = "retiring"
-
-
-@dataclass(slots=True, eq=False)
-class Member:
-    """One worker process with everything that belongs to it."""
-
-    slot: int
-    control: socket.socket
-    errors: int
-    bell: Bell
-    handle: Handle
-    lane: Lane
-    stage: Stage = Stage.STARTING
-    lost_at: float | None = None
-    stalled_at: float | None = None
-    retire_by: float | None = None
-    killed_for: str | None = None
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a crew uses of its pool."""
-
-    supervisor: Supervisor
-    lock: threading.Lock
-    view: memoryview
-    arena_descriptor: int
-    arena_bytes: int
-    answer_bell: Bell
-    slots: set[int]
-    run_timeout_s: float
-    may_spin: bool
-    changed: threading.Condition
-    poisoned: Callable[[Sequence[Pending], str], list[Pending]]
-    give_up: Callable[[Crew, ModelServeError], None]
 
 
 class Crew:
@@ -112,7 +63,7 @@ class Crew:
         self.leaving = False
         self.failure: ModelServeError | None = None
         self.shortage: ModelServeError | None = None
-        self.past_lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self.past_lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._pool = pool
         self._make_launcher = launcher
         self._launcher = launcher()

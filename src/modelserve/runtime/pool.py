@@ -34,10 +34,11 @@ from modelserve.runtime.autoscale import Autoscaler
 from modelserve.runtime.bell import Bell
 from modelserve.runtime.channel import RESERVED_BYTES, SLOTS, Alarm
 from modelserve.runtime.cores import usable_cores
-from modelserve.runtime.crew import Crew, Surroundings
+from modelserve.runtime.crew import Crew
 from modelserve.runtime.dispatch import Dispatcher, Lane
 from modelserve.runtime.listener import Listener
 from modelserve.runtime.loading import launcher_maker, load_order
+from modelserve.runtime.member import Surroundings
 from modelserve.runtime.memory import Arena
 from modelserve.runtime.pending import Pending
 from modelserve.runtime.placement import Placement

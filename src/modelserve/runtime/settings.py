@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modelserve.errors import ModelServeError
-from modelserve.runtime.crew import Stage
+from modelserve.runtime.member import Stage
 
 
 @dataclass(frozen=True, slots=True)
