@@ -34,16 +34,27 @@ class Session:
         threads: Threads within one operator. With 1 nothing but the calling thread works, and the process may fork.
         settings: onnxruntime session settings by their names, such as "session.disable_prepacking"; they add to
             those that the bundle brings.
+        mapped: The model as `optimize_for_mapping` wrote it, to be loaded instead of the bundle's file.
 
     Raises:
         BundleError: onnxruntime refuses the model.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int = 1,
+        settings: Mapping[str, str] | None = None,
+        mapped: Path | None = None,
+    ) -> None:
         self.signature = bundle.signature
         self.rows_independent = bundle.rows_independent
         self._session = load(
-            bundle.model_path, threads=threads, settings={**session_settings(bundle.manifest), **(settings or {})}
+            mapped or bundle.model_path,
+            threads=threads,
+            settings={**session_settings(bundle.manifest), **(settings or {})},
+            optimized=mapped is not None,
         )
         self._primary = [self.signature.primary]
         self._known = {spec.name: spec for spec in self.signature.outputs}
@@ -96,11 +107,11 @@ class CallableSession:
         return {name: _as_array(answers[name]) for name in names}
 
 
-def open_session(servable: Bundle | LiveCallable, *, threads: int = 1) -> Runner:
-    """Whatever runs this servable."""
+def open_session(servable: Bundle | LiveCallable, *, threads: int = 1, mapped: Path | None = None) -> Runner:
+    """Whatever runs this servable; `mapped` as for `Session`."""
     if isinstance(servable, LiveCallable):
         return CallableSession(servable)
-    return Session(servable, threads=threads)
+    return Session(servable, threads=threads, mapped=mapped)
 
 
 def session_settings(manifest: Manifest) -> dict[str, str]:
@@ -111,20 +122,64 @@ def session_settings(manifest: Manifest) -> dict[str, str]:
     return found
 
 
-def load(model: Path | bytes, *, threads: int = 1, settings: Mapping[str, str] | None = None) -> Any:
+def optimize_for_mapping(bundle: Bundle, model: Path, *, weights: str, from_bytes: int) -> None:
+    """Write the bundle's model as onnxruntime runs it on this host, its packed weights in a file beside it.
+
+    Args:
+        model: The file to write.
+        weights: Name of the file with the weights, in the same folder.
+        from_bytes: Weights below this size stay in the model's own file.
+
+    Raises:
+        BundleError: onnxruntime refuses the model.
+    """
+    options = _options(
+        1,
+        {
+            **session_settings(bundle.manifest),
+            "session.optimized_model_external_initializers_file_name": weights,
+            "session.optimized_model_external_initializers_min_size_in_bytes": str(from_bytes),
+            "session.save_external_prepacked_constant_initializers": "1",
+        },
+    )
+    options.optimized_model_filepath = str(model)
+    _open(bundle.model_path, options)
+
+
+def load(
+    model: Path | bytes, *, threads: int = 1, settings: Mapping[str, str] | None = None, optimized: bool = False
+) -> Any:
     """An `onnxruntime.InferenceSession` on the CPU, quiet and with `threads` threads within an operator.
+
+    Args:
+        optimized: The model is one that onnxruntime itself has optimised and written.
 
     Raises:
         BundleError: onnxruntime refuses the model.
     """
     import onnxruntime
 
+    options = _options(threads, settings or {})
+    if optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return _open(model, options)
+
+
+def _options(threads: int, settings: Mapping[str, str]) -> Any:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    for key, value in (settings or {}).items():
+    for key, value in settings.items():
         options.add_session_config_entry(key, value)
+    return options
+
+
+def _open(model: Path | bytes, options: Any) -> Any:
+    import onnxruntime
+
     try:
         source = model if isinstance(model, bytes) else str(model)
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from modelserve import wire
 from modelserve.errors import ModelRunError
-from modelserve.runtime import WorkerPool
+from modelserve.runtime import PoolSettings, WorkerPool
 from modelserve.session import Session
 from modelserve.tensors import Array
 from modelserve.testing import models
@@ -40,13 +41,17 @@ def picky(home: None) -> Iterator[WorkerPool]:
     pool.close()
 
 
+def decoded(reply: wire.Reply) -> Array:
+    return next(iter(wire.decode(wire.reply_layout(reply.header), reply.body).values()))
+
+
 async def ask_all(pool: WorkerPool, name: str, inputs: list[Array]) -> list[Array | ModelRunError]:
     async def ask(array: Array) -> Array | ModelRunError:
         try:
             reply = await pool.submit(wire.encode_request({name: array}), len(array))
         except ModelRunError as error:
             return error
-        return next(iter(wire.decode(wire.reply_layout(reply.header), reply.body).values()))
+        return decoded(reply)
 
     return await asyncio.gather(*map(ask, inputs))
 
@@ -88,3 +93,24 @@ def test_large_answers_stay_valid_after_the_pool_is_closed(home: None) -> None:
         assert np.array_equal(answer, expected)
     answers[0][:] = 0  # an answer's memory is its holder's own
     assert np.array_equal(answers[1], expected)
+
+
+@pytest.mark.parametrize(("latency_budget_s", "runs"), [(0.0, 6), (5.0, 1)])
+def test_with_a_budget_a_busy_worker_waits_for_as_many_as_came_lately(
+    home: None, latency_budget_s: float, runs: int
+) -> None:
+    pool = WorkerPool(models.linear(), workers=1, settings=PoolSettings(latency_budget_s=latency_budget_s))
+    try:
+        pool.submit(wire.encode_request({"x": np.ones((6, 4), np.float32)}), 6).result()
+        before = pool.status().workers[0].runs
+        pending = []
+        for number in range(6):
+            pending.append(pool.submit(wire.encode_request({"x": np.full((1, 4), number, np.float32)}), 1))
+            threading.Event().wait(0.02)  # long enough for a run of each, if each ran alone
+        session = Session(models.linear())
+        for number, one in enumerate(pending):
+            answer = decoded(one.result())
+            assert np.allclose(answer, session.run({"x": np.full((1, 4), number, np.float32)})["y"], atol=1e-6)
+        assert pool.status().workers[0].runs - before == runs
+    finally:
+        pool.close()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelserve import wire
-from modelserve.runtime.batcher import Curve, describe, groups
+from modelserve.runtime.batcher import Curve, Patience, describe, groups
 from modelserve.runtime.channel import ALONE, Submission
 
 
@@ -43,6 +43,27 @@ class TestCurve:
         curve.measure(ran.append, budget_s=5.0)
         assert max(ran) <= 256
         assert len(curve.seconds) >= 1
+
+
+class TestPatience:
+    def test_who_finds_the_worker_at_rest_is_not_held_back(self) -> None:
+        patience = Patience(budget_s=0.01)
+        assert patience.until_ns(arrived_ns=50_000_000, rested_since_ns=10_000_000) == 50_000_000
+        assert patience.until_ns(arrived_ns=50_000_000, rested_since_ns=49_000_000) == 60_000_000
+
+    def test_no_more_is_waited_for_than_came_together_lately(self) -> None:
+        patience = Patience(budget_s=0.01)
+        assert patience.rows(join_rows=64) == 1
+        patience.note(8)
+        assert patience.rows(join_rows=64) == 8
+        assert patience.rows(join_rows=4) == 4
+        for _ in range(30):
+            patience.note(1)
+        assert patience.rows(join_rows=64) == 1
+
+    def test_now_and_then_it_sees_whether_more_would_come(self) -> None:
+        patience = Patience(budget_s=0.01)
+        assert 64 in [patience.rows(join_rows=64) for _ in range(64)]
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from([4, 5]), st.booleans()), max_size=30), st.integers(1, 16))

@@ -94,6 +94,7 @@ class LocalBackend(Backend):
         options = self._options
         return PoolSettings(
             threads=options.threads,
+            latency_budget_s=options.latency_budget_ms / 1e3,
             timeout_s=options.timeout_s,
             max_inflight=options.max_inflight,
             start=options.start,

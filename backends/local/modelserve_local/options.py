@@ -21,6 +21,15 @@ class LocalOptions(Options):
         description="Worker processes to start with. Default: one for each usable processor, at most 4.",
     )
     threads: int = Field(1, ge=1, le=256, description="Threads within one operation of a worker. Default: 1.")
+    latency_budget_ms: float = Field(
+        0.0,
+        ge=0,
+        le=10_000,
+        description=(
+            "How many milliseconds a request may be held back, while there is load, so that more requests share a "
+            "run. A request that finds a worker at rest never waits. Default: 0."
+        ),
+    )
     timeout_s: float = Field(
         60.0, gt=0, description="Longest time that one run of the model may take, in seconds. Default: 60."
     )

@@ -69,6 +69,12 @@ class Bundle:
         return self.path / MODEL
 
     @property
+    def weights_path(self) -> Path | None:
+        """The weights' own file, where they are large enough to lie beside the model's."""
+        path = self.path / WEIGHTS
+        return path if path.exists() else None
+
+    @property
     def size_bytes(self) -> int:
         """Of the model's files together."""
         return self.manifest.size_bytes

@@ -19,7 +19,10 @@ from modelserve.errors import BundleError, InputError
 from modelserve.home import home
 
 #: The folders that modelserve makes in its home, each with the names of what it puts into them.
-ROOMS = {"bundles": re.compile(r"[0-9a-f]{64}|\.(making|unpacking|old)-.+")}
+ROOMS = {
+    "bundles": re.compile(r"[0-9a-f]{64}|\.(making|unpacking|old)-.+"),
+    "mapped": re.compile(r"[0-9a-f]{32}|\.[0-9a-f]{32}-.+"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ def _size_bytes(folder: Path) -> int:
 def _what(path: Path) -> str:
     if path.name.startswith("."):
         return "left over from an interrupted write"
+    if path.parent.name == "mapped":
+        return "weights packed for this processor"
     try:
         origin = Bundle.open(path, verify=False).manifest.origin
     except BundleError as error:

@@ -21,6 +21,7 @@ _MAX_ROWS = 256
 _GAIN = 0.9
 _KEEP = 0.8
 _EXPLORE_EVERY = 64
+_LOYALTY = 0.9
 
 
 class Waiting(NamedTuple):
@@ -88,6 +89,32 @@ class Curve:
         while step + 1 < len(self._seconds) and self._seconds[step + 1] < 2 * _GAIN * self._seconds[step]:
             step += 1
         return 1 << step
+
+
+class Patience:
+    """How long a free worker may wait for company: within the budget, for no more rows than came together lately.
+
+    A request that finds the worker at rest is never held back; one that comes within the budget after a run is, because
+    whoever was answered by that run is likely to ask again.
+    """
+
+    def __init__(self, budget_s: float) -> None:
+        self._budget_ns = int(budget_s * 1e9)
+        self._usual = 1.0
+        self._turns = 0
+
+    def until_ns(self, arrived_ns: int, rested_since_ns: int) -> int:
+        """Until when to wait for more; `arrived_ns` itself where nothing is to be held back."""
+        return arrived_ns + self._budget_ns if arrived_ns - rested_since_ns < self._budget_ns else arrived_ns
+
+    def rows(self, join_rows: int) -> int:
+        """Rows that are worth waiting for; now and then all that pay, to see whether they would come."""
+        self._turns += 1
+        return join_rows if self._turns % _EXPLORE_EVERY == 0 else min(join_rows, int(self._usual))
+
+    def note(self, rows: int) -> None:
+        """So many came together."""
+        self._usual = max(float(rows), _LOYALTY * self._usual)
 
 
 def _timed(run: Callable[[int], None], rows: int) -> float:

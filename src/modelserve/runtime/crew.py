@@ -187,6 +187,7 @@ class Crew:
             "load": self._load,
             "curve": self._curve,
             "may_spin": pool.may_spin,
+            "latency_budget_s": pool.latency_budget_s,
         }
         bells = [member.bell.ring_descriptor, member.bell.wait_descriptor]
         bells += [pool.answer_bell.ring_descriptor, pool.answer_bell.wait_descriptor]

@@ -11,15 +11,18 @@ from modelserve.bundle import Bundle, LiveCallable
 from modelserve.bundle.manifest import signature_to_json
 from modelserve.errors import WorkerStartError
 from modelserve.runtime.launch import Launcher, SpawnLauncher, ZygoteLauncher
+from modelserve.runtime.mapping import mapped_model
 from modelserve.runtime.memory import create_shared_file
 from modelserve.runtime.settings import PoolSettings
 
 
-def load_order(servable: Bundle | LiveCallable, threads: int) -> tuple[dict[str, Any], list[int]]:
+def load_order(servable: Bundle | LiveCallable, settings: PoolSettings) -> tuple[dict[str, Any], list[int]]:
     """What a worker is told to load, as `worker.load` reads it, and the descriptors that it needs for it."""
-    common = {"sys_path": [entry for entry in sys.path if entry], "threads": threads}
+    common = {"sys_path": [entry for entry in sys.path if entry], "threads": settings.threads}
     if isinstance(servable, Bundle):
-        return {**common, "bundle": str(servable.path.absolute())}, []
+        mapped = None if _is_loaded_once(servable, settings) else mapped_model(servable)
+        where = {"bundle": str(servable.path.absolute()), "mapped": str(mapped) if mapped else None}
+        return {**common, **where}, []
     descriptor = create_shared_file(len(servable.payload))
     os.pwrite(descriptor, servable.payload, 0)
     content = {
@@ -34,11 +37,9 @@ def launcher_maker(
     servable: Bundle | LiveCallable, settings: PoolSettings, load: dict[str, Any], descriptors: list[int]
 ) -> Callable[[], Launcher]:
     """What starts the workers of this model: a zygote where there can be one, else each by itself."""
-    if settings.start == "spawn" or (settings.start == "auto" and not _has_zygote()):
+    if not _forks(settings):
         return SpawnLauncher
-    # Only what runs no thread survives the fork; a user's own code may start some.
-    preload = settings.threads == 1 and isinstance(servable, Bundle)
-    return _zygote_maker(load if preload else None, descriptors)
+    return _zygote_maker(load if _is_loaded_once(servable, settings) else None, descriptors)
 
 
 def _zygote_maker(load: dict[str, Any] | None, descriptors: list[int]) -> Callable[[], Launcher]:
@@ -58,6 +59,16 @@ def _zygote_maker(load: dict[str, Any] | None, descriptors: list[int]) -> Callab
             os.close(write_errors)
 
     return make
+
+
+def _forks(settings: PoolSettings) -> bool:
+    return settings.start == "zygote" or (settings.start == "auto" and _has_zygote())
+
+
+def _is_loaded_once(servable: Bundle | LiveCallable, settings: PoolSettings) -> bool:
+    """Whether workers are forked with the model in them."""
+    # Only what runs no thread survives the fork; a user's own code may start some.
+    return isinstance(servable, Bundle) and settings.threads == 1 and _forks(settings)
 
 
 def _has_zygote() -> bool:

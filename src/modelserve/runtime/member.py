@@ -62,6 +62,7 @@ class Surroundings:
     answer_bell: Bell
     slots: set[int]
     run_timeout_s: float
+    latency_budget_s: float
     may_spin: bool
     changed: threading.Condition
     poisoned: Callable[[Sequence[Pending], str], list[Pending]]

@@ -107,6 +107,7 @@ class WorkerPool:
             answer_bell=self._bell,
             slots=set(range(SLOTS)),
             run_timeout_s=self.settings.timeout_s,
+            latency_budget_s=self.settings.latency_budget_s,
             may_spin=self._cores > 1,
             changed=self._changed,
             poisoned=self._poisoned,
@@ -419,7 +420,7 @@ class WorkerPool:
 
     def _raise_crew(self, servable: Bundle | LiveCallable) -> Crew:
         """A crew for this model, with nobody hired yet; where the zygote loads the model, it has loaded it."""
-        load, descriptors = load_order(servable, self.settings.threads)
+        load, descriptors = load_order(servable, self.settings)
         try:
             launcher = launcher_maker(servable, self.settings, load, descriptors)
             crew = Crew(self._pool, launcher, load, descriptors, servable.digest)

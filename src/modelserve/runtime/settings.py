@@ -39,6 +39,7 @@ class PoolSettings:
 
     Attributes:
         threads: Threads within one operation of a worker. With 1, workers are forked from one that has the model.
+        latency_budget_s: How long a request may be held back, while there is load, so that more share a run.
         timeout_s: Longest time that one run of the model may take, and a request by default.
         max_inflight: Requests under way at once; more are refused with `OverloadedError`.
         max_bytes: Memory for requests and answers under way; None takes a quarter of what the machine has.
@@ -47,6 +48,7 @@ class PoolSettings:
     """
 
     threads: int = 1
+    latency_budget_s: float = 0.0
     timeout_s: float = 60.0
     max_inflight: int = 8192
     max_bytes: int | None = None

@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,12 @@ import numpy as np
 from modelserve import wire
 from modelserve.bundle import Bundle, LiveCallable
 from modelserve.bundle.manifest import signature_from_json
-from modelserve.errors import ModelRunError, ModelServeError, OutOfMemoryError, PredictionError
+from modelserve.errors import BundleError, ModelRunError, ModelServeError, OutOfMemoryError, PredictionError
 from modelserve.runtime import messages
-from modelserve.runtime.batcher import Curve, Waiting, describe, groups
+from modelserve.runtime.batcher import Curve, Patience, Waiting, describe, groups
 from modelserve.runtime.bell import Bell
 from modelserve.runtime.channel import EXPIRED, FAILED, FETCH, OK, TOO_LARGE, Receiver, SpinTurn, Submission
+from modelserve.runtime.mapping import give_back_freed_memory
 from modelserve.session import Runner, open_session
 from modelserve.tensors import Tensors
 
@@ -42,7 +44,15 @@ class Worker:
     """Answers what comes over one channel with one model."""
 
     def __init__(
-        self, runner: Runner, view: memoryview, receiver: Receiver, curve: Curve, turn: SpinTurn, *, may_spin: bool
+        self,
+        runner: Runner,
+        view: memoryview,
+        receiver: Receiver,
+        curve: Curve,
+        turn: SpinTurn,
+        *,
+        may_spin: bool,
+        latency_budget_s: float = 0.0,
     ) -> None:
         self._turn = turn
         self._runner = runner
@@ -52,6 +62,8 @@ class Worker:
         self._may_join = runner.rows_independent and runner.signature.is_batched
         self._spin_ns = _LONGEST_SPIN_NS if may_spin else 0
         self._may_spin = may_spin
+        self._patience = Patience(latency_budget_s) if latency_budget_s and self._may_join else None
+        self._rested_since_ns = 0
         self._service_ns = 0
         self._held: dict[int, wire.Message] = {}
 
@@ -102,6 +114,14 @@ class Worker:
         return False
 
     def _answer(self, submissions: Sequence[Submission]) -> None:
+        waiting = self._admitted(submissions)
+        if self._patience is not None and waiting:
+            waiting = self._joined_by_more(waiting, self._patience)
+        for group in groups(waiting, self._curve.join_rows() if self._may_join else 1):
+            self._run(group)
+
+    def _admitted(self, submissions: Sequence[Submission]) -> list[Waiting]:
+        """Those that are to run; the others are answered at once."""
         waiting = []
         now_ns = time.monotonic_ns()
         for submission in submissions:
@@ -113,8 +133,21 @@ class Worker:
                 waiting += self._described(submission)
         if len(waiting) < len(submissions):
             self._receiver.announce(0)
-        for group in groups(waiting, self._curve.join_rows() if self._may_join else 1):
-            self._run(group)
+        return waiting
+
+    def _joined_by_more(self, waiting: list[Waiting], patience: Patience) -> list[Waiting]:
+        """These requests, and those that come while it is worth waiting for them."""
+        now_ns = time.monotonic_ns()
+        end_ns = patience.until_ns(now_ns, self._rested_since_ns)
+        wanted_rows = patience.rows(self._curve.join_rows())
+        while sum(one.rows for one in waiting) < wanted_rows and now_ns < end_ns:
+            if self._receiver.about_to_sleep():
+                select.select([self._receiver.bell.wait_descriptor], [], [], (end_ns - now_ns) / 1e9)
+                self._receiver.awake()
+            waiting += self._admitted(self._receiver.take())
+            now_ns = time.monotonic_ns()
+        patience.note(sum(one.rows for one in waiting))
+        return waiting
 
     def _described(self, submission: Submission) -> list[Waiting]:
         start = submission.offset
@@ -129,7 +162,8 @@ class Worker:
         start_ns = time.monotonic_ns()
         self._receiver.begin([one.submission.ticket for one in group], start_ns)
         self._answer_group(group)
-        elapsed_ns = time.monotonic_ns() - start_ns
+        self._rested_since_ns = time.monotonic_ns()
+        elapsed_ns = self._rested_since_ns - start_ns
         rows = sum(one.rows for one in group)
         self._service_ns = _usual(self._service_ns, elapsed_ns)
         if self._may_join:
@@ -228,6 +262,7 @@ def start(control: socket.socket, runner: Runner | None = None) -> None:
         if runner is None:
             runner = load(order["load"], descriptors[5:])
         curve = warm_up(runner, order)
+        give_back_freed_memory()
     except Exception as error:  # noqa: BLE001  # whatever stops a model from loading is told to the pool
         ours = _as_ours(error)
         messages.send(control, {"failed": wire.encode_error(ours).decode()})
@@ -235,7 +270,15 @@ def start(control: socket.socket, runner: Runner | None = None) -> None:
     receiver.tell(curve.join_rows(), int((curve.seconds or [0])[0] * 1e9), curve.row_ns)
     messages.send(control, {"ready": {"pid": os.getpid(), "curve": curve.seconds}})
     turn = SpinTurn(view, order["slot"])
-    Worker(runner, view, receiver, curve, turn, may_spin=order["may_spin"]).serve(control)
+    Worker(
+        runner,
+        view,
+        receiver,
+        curve,
+        turn,
+        may_spin=order["may_spin"],
+        latency_budget_s=order["latency_budget_s"],
+    ).serve(control)
 
 
 def load(order: Mapping[str, Any], descriptors: Sequence[int]) -> Runner:
@@ -244,13 +287,24 @@ def load(order: Mapping[str, Any], descriptors: Sequence[int]) -> Runner:
         if entry not in sys.path:
             sys.path.append(entry)
     if "bundle" in order:
-        # The pool opened and verified it; here only sizes are looked at again.
-        return open_session(Bundle.open(order["bundle"], verify=False), threads=order["threads"])
+        return _load_bundle(order)
     with os.fdopen(os.dup(descriptors[0]), "rb") as file:
         file.seek(0)
         payload = file.read(order["live_bytes"])
     live = LiveCallable(payload, signature_from_json(order["signature"]), "", order["rows_independent"])
     return open_session(live)
+
+
+def _load_bundle(order: Mapping[str, Any]) -> Runner:
+    # The pool opened and verified it; here only sizes are looked at again.
+    bundle = Bundle.open(order["bundle"], verify=False)
+    threads, mapped = order["threads"], order.get("mapped")
+    if mapped is not None:
+        try:
+            return open_session(bundle, threads=threads, mapped=Path(mapped))
+        except BundleError as error:  # the bundle itself is whole: what was written for this host is not
+            sys.stderr.write(f"This worker keeps a copy of the weights (modelserve cache clear mends that): {error}\n")
+    return open_session(bundle, threads=threads)
 
 
 def warm_up(runner: Runner, order: Mapping[str, Any]) -> Curve:
