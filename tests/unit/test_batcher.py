@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelserve import wire
-from modelserve.runtime.batcher import Curve, Patience, describe, groups
+from modelserve.runtime.batcher import Curve, Patience, describe, groups, usual
 from modelserve.runtime.channel import ALONE, Submission
 
 
@@ -23,6 +23,14 @@ class TestCurve:
 
     def test_joining_never_pays_for_a_model_bound_by_memory(self) -> None:
         assert Curve([1.3e-3, 2.8e-3]).join_rows() == 1
+
+    def test_one_busy_moment_does_not_hide_that_joining_pays(self) -> None:
+        assert Curve([10e-6, 30e-6, 12e-6, 13e-6, 26e-6]).join_rows() == 8
+
+    def test_one_interrupted_run_changes_little(self) -> None:
+        curve = Curve([10e-6, 11e-6])
+        curve.note(2, 1.0)
+        assert curve.join_rows() == 2
 
     def test_an_unknown_curve_joins_nothing(self) -> None:
         assert Curve().join_rows() == 1
@@ -43,6 +51,14 @@ class TestCurve:
         curve.measure(ran.append, budget_s=5.0)
         assert max(ran) <= 256
         assert len(curve.seconds) >= 1
+
+
+class TestUsual:
+    def test_it_follows_what_is_quicker_and_hardly_what_is_slower(self) -> None:
+        assert usual(100.0, 60.0) == 90.0
+        assert usual(100.0, 10_000.0) == 112.5
+        assert usual(100.0, 101.0) == 101.0
+        assert usual(100.0, 10_000.0, rise=1.01) == 101.0
 
 
 class TestPatience:

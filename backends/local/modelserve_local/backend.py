@@ -12,16 +12,18 @@ from modelserve.backend import (
     DeploymentSpec,
     Endpoint,
     EndpointStatus,
+    Scale,
     Servable,
     Support,
     read_options,
 )
-from modelserve.errors import NotSupportedError
-from modelserve.runtime import PoolSettings, usable_cores
-from modelserve_local.endpoint import LocalEndpoint, Running, first_scale
+from modelserve.bundle import LiveCallable
+from modelserve.errors import ConfigError, NotSupportedError
+from modelserve.runtime import Choice, PoolSettings, choose, threads_wanted, usable_cores
+from modelserve_local.endpoint import LocalEndpoint, Running
 from modelserve_local.options import LocalOptions
 
-_MOST_WORKERS_BY_DEFAULT = 4
+_MOST_WORKERS_BY_DEFAULT = 8
 
 
 class LocalBackend(Backend):
@@ -56,7 +58,7 @@ class LocalBackend(Backend):
             if running is None:
                 if on_progress is not None:
                     on_progress(f"Starting the workers of {spec.name}")
-                running = Running(spec.name, servable, self._scale(spec), self._settings())
+                running = self._start(servable, spec, on_progress)
                 self._running[spec.name] = running
             elif running.digest != servable.digest:
                 if on_progress is not None:
@@ -86,14 +88,33 @@ class LocalBackend(Backend):
                 del cls._running[running.name]
         running.pool.close()
 
-    def _scale(self, spec: DeploymentSpec) -> Any:
-        workers = self._options.workers or min(usable_cores(), _MOST_WORKERS_BY_DEFAULT)
-        return first_scale(spec, workers)
+    def _start(self, servable: Servable, spec: DeploymentSpec, on_progress: Callable[[str], None] | None) -> Running:
+        settings, workers, why = self._settings(), self._options.workers, ""
+        if workers == "auto":
+            choice = self._choose(servable, settings)
+            settings, workers, why = choice.applied_to(settings), choice.setting.workers, f"Chose {choice.reason}"
+            if on_progress is not None:
+                on_progress(why)
+        workers = workers or max(1, min(usable_cores() // settings.threads, _MOST_WORKERS_BY_DEFAULT))
+        return Running(spec.name, servable, spec.scale or Scale.fixed(workers), settings, why)
+
+    def _choose(self, servable: Servable, settings: PoolSettings) -> Choice:
+        if self._options.threads is not None or self._options.pin:
+            raise ConfigError(
+                "workers = 'auto' chooses threads and pin as well. Leave them out, or give workers a number."
+            )
+        if isinstance(servable, LiveCallable):
+            raise ConfigError(
+                "workers = 'auto' asks the model its example, and a plain Python callable has none. "
+                "Give workers a number."
+            )
+        return choose(servable, settings)
 
     def _settings(self) -> PoolSettings:
         options = self._options
         return PoolSettings(
-            threads=options.threads,
+            threads=options.threads or threads_wanted() or 1,
+            pin=options.pin,
             latency_budget_s=options.latency_budget_ms / 1e3,
             timeout_s=options.timeout_s,
             max_inflight=options.max_inflight,

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import NoReturn
 
 from modelserve.backend import (
-    DeploymentSpec,
     Endpoint,
     EndpointStatus,
     Limits,
@@ -29,8 +28,9 @@ _DEFAULT_TARGET_INFLIGHT = 4.0
 class Running:
     """What runs under one name in this process. It ends when the last who holds it lets go."""
 
-    def __init__(self, name: str, servable: Servable, scale: Scale, settings: PoolSettings) -> None:
+    def __init__(self, name: str, servable: Servable, scale: Scale, settings: PoolSettings, why: str = "") -> None:
         self.name = name
+        self.why = why
         self.scale = scale
         self.signature = servable.signature
         self.rows_independent = servable.rows_independent
@@ -118,7 +118,7 @@ class LocalEndpoint(Endpoint):
             digest=status.digest,
             scale=self._running.scale,
             replicas=tuple(_replica(worker) for worker in status.workers),
-            message=str(status.failure or ""),
+            message=str(status.failure or self._running.why),
         )
 
     def update(self, servable: Servable) -> None:
@@ -150,11 +150,6 @@ class LocalEndpoint(Endpoint):
 
     def _refuse(self) -> NoReturn:
         raise DeploymentClosedError(f"Deployment {self.name!r} was closed. Serve the model again.")
-
-
-def first_scale(spec: DeploymentSpec, workers: int) -> Scale:
-    """The scale to start with."""
-    return spec.scale or Scale.fixed(workers)
 
 
 def _replica(worker: WorkerStatus) -> ReplicaStatus:

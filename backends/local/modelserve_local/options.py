@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,13 +14,22 @@ _MOST_WORKERS = 64
 class LocalOptions(Options):
     """Options of a local target."""
 
-    workers: int | None = Field(
+    workers: Annotated[int, Field(ge=1, le=_MOST_WORKERS)] | Literal["auto"] | None = Field(
+        None,
+        description=(
+            "Worker processes to start with; 'auto' tries a few settings of workers and threads for two seconds and "
+            "takes the best. Default: as many as the usable processors have room for, at most 8."
+        ),
+    )
+    threads: int | None = Field(
         None,
         ge=1,
-        le=_MOST_WORKERS,
-        description="Worker processes to start with. Default: one for each usable processor, at most 4.",
+        le=256,
+        description="Threads within one operation of a worker. Default: OMP_NUM_THREADS where it is set, else 1.",
     )
-    threads: int = Field(1, ge=1, le=256, description="Threads within one operation of a worker. Default: 1.")
+    pin: bool = Field(
+        False, description="Whether each worker keeps to processors of its own (Linux). Default: it does not."
+    )
     latency_budget_ms: float = Field(
         0.0,
         ge=0,

@@ -2,7 +2,7 @@
 
     waiting: a(1) b(1) c(3) d(1, other shape)    ──►    [a b c]  [d]
 
-Joining pays while a run of twice the rows takes clearly less than twice the time. For some models it never does
+Joining pays while a row in a larger run is clearly cheaper than in a smaller one. For some models it never does
 (memory bandwidth binds), so the curve is measured at warm-up and kept current by every run.
 """
 
@@ -17,9 +17,9 @@ from modelserve import wire
 from modelserve.runtime.channel import ALONE, Submission
 
 _MAX_ROWS = 256
-# Twice the rows must cost less than this times two of the time, or joining only adds waiting.
+# More rows must make a row cheaper than this part of what it costs, or joining only adds waiting.
 _GAIN = 0.9
-_KEEP = 0.8
+_TRIES = 5
 _EXPLORE_EVERY = 64
 _LOYALTY = 0.9
 
@@ -67,28 +67,40 @@ class Curve:
         if step == len(self._seconds):
             self._seconds.append(seconds)
         else:
-            self._seconds[step] = _KEEP * self._seconds[step] + (1 - _KEEP) * seconds
+            self._seconds[step] = usual(self._seconds[step], seconds)
         self._join_rows = self._find()
 
     def measure(self, run: Callable[[int], None], budget_s: float) -> None:
         """Fill the curve by running; `run(rows)` runs the model once."""
         end = time.perf_counter() + budget_s
-        rows = 1
-        while rows <= _MAX_ROWS:
-            best = min(_timed(run, rows) for _ in range(3))
+        rows, in_vain = 1, 0
+        # One step that brings nothing may be a busy moment of the machine; two in a row are the model's.
+        while rows <= _MAX_ROWS and in_vain < 2:
+            best = _timed(run, rows)
+            for _ in range(_TRIES - 1):
+                if time.perf_counter() + best > end:
+                    break
+                best = min(best, _timed(run, rows))
             self._seconds.append(best)
-            if len(self._seconds) > 1 and best > 2 * _GAIN * self._seconds[-2]:
-                break
-            if time.perf_counter() + 6 * best > end:
+            in_vain = in_vain + 1 if self._find() <= rows // 2 else 0
+            if time.perf_counter() + 2 * best > end:
                 break
             rows *= 2
         self._join_rows = self._find()
 
     def _find(self) -> int:
-        step = 0
-        while step + 1 < len(self._seconds) and self._seconds[step + 1] < 2 * _GAIN * self._seconds[step]:
-            step += 1
-        return 1 << step
+        """The smallest number of rows at which a row costs nearly as little as it ever does."""
+        each = [seconds / (1 << step) for step, seconds in enumerate(self._seconds)]
+        return next((1 << step for step, cost in enumerate(each) if cost * _GAIN <= min(each)), 1)
+
+
+def usual(before: float, now: float, *, rise: float = 1.125) -> float:
+    """What something usually takes: follows the lower half, for the longer ones were interrupted by other processes.
+
+    Args:
+        rise: The largest factor by which one longer time may raise it; the nearer to 1, the more this is the least.
+    """
+    return before + (now - before) / 4 if now < before else min(now, before * rise)
 
 
 class Patience:

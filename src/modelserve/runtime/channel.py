@@ -37,7 +37,7 @@ RESERVED_BYTES = _ALARM_AT + 4096
 
 # Words at the start of a channel, each written by one side only (SLEEPING by both, see `Sender.wake`).
 _SUBMITTED, _COMPLETED, _SLEEPING, _RUN_COUNT, _RUN_SINCE_NS = 0, 8, 16, 17, 18
-_JOIN_ROWS, _SERVICE_NS, _RUNS, _ROWS, _TAKEN, _ROW_NS = 19, 20, 21, 22, 23, 24
+_JOIN_ROWS, _SERVICE_NS, _RUNS, _ROWS, _TAKEN, _ROW_NS, _REQUEST_NS = 19, 20, 21, 22, 23, 24, 25
 
 #: How an entry is to be run.
 ALONE = 1  # never joined with others
@@ -180,6 +180,11 @@ class Sender:
         return self._words[_SERVICE_NS]
 
     @property
+    def request_ns(self) -> int:
+        """What a request costs the worker, shared runs counted in part."""
+        return self._words[_REQUEST_NS]
+
+    @property
     def row_ns(self) -> int:
         """What a row costs within a large run; 0 before the worker has found out."""
         return self._words[_ROW_NS]
@@ -263,8 +268,9 @@ class Receiver:
         if self._alarm.goes_off():
             self._answer_bell.ring()
 
-    def tell(self, join_rows: int, service_ns: int, row_ns: int) -> None:
+    def tell(self, join_rows: int, service_ns: int, request_ns: int, row_ns: int) -> None:
         """Let the application know what pays."""
+        self._words[_REQUEST_NS] = request_ns
         self._words[_JOIN_ROWS] = join_rows
         self._words[_SERVICE_NS] = service_ns
         self._words[_ROW_NS] = row_ns

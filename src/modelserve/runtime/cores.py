@@ -17,6 +17,21 @@ def usable_cores() -> int:
     return max(1, int(min(affine, _quota() + 0.01)))
 
 
+def threads_wanted() -> int | None:
+    """Threads within an operation as the user's environment sets them for numeric libraries (`OMP_NUM_THREADS`)."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) else None
+
+
+def places(threads: int) -> list[list[int]]:
+    """Groups of `threads` processors each, for workers that are pinned; one group at least."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [[]]
+    cores = sorted(os.sched_getaffinity(0))
+    found = [cores[start : start + threads] for start in range(0, len(cores) - threads + 1, threads)]
+    return found or [cores]
+
+
 def _quota() -> float:
     """Processors that the control group allows; infinite where it does not say."""
     try:

@@ -173,11 +173,16 @@ class Crew:
         finally:
             theirs.close()
             os.close(write_errors)
-        member = Member(slot, control, errors, bell, handle, lane)
+        member = Member(slot, control, errors, bell, handle, lane, self._place())
         self.members.append(member)
         self._order(member)
         pool.supervisor.watch(control, lambda: self._hear(member))
         pool.supervisor.watch(errors, lambda: self._read_errors(member))
+
+    def _place(self) -> Sequence[int]:
+        """The processors to keep to: those that fewest others keep to."""
+        taken = [member.place for member in self.members]
+        return min(self._pool.places, key=taken.count)
 
     def _order(self, member: Member) -> None:
         pool = self._pool
@@ -188,6 +193,7 @@ class Crew:
             "curve": self._curve,
             "may_spin": pool.may_spin,
             "latency_budget_s": pool.latency_budget_s,
+            "cores": list(member.place),
         }
         bells = [member.bell.ring_descriptor, member.bell.wait_descriptor]
         bells += [pool.answer_bell.ring_descriptor, pool.answer_bell.wait_descriptor]

@@ -42,6 +42,7 @@ class Member:
     bell: Bell
     handle: Handle
     lane: Lane
+    place: Sequence[int] = ()
     stage: Stage = Stage.STARTING
     lost_at: float | None = None
     stalled_at: float | None = None
@@ -63,6 +64,7 @@ class Surroundings:
     slots: set[int]
     run_timeout_s: float
     latency_budget_s: float
+    places: Sequence[Sequence[int]]
     may_spin: bool
     changed: threading.Condition
     poisoned: Callable[[Sequence[Pending], str], list[Pending]]

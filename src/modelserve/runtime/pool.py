@@ -33,7 +33,7 @@ from modelserve.runtime import usage
 from modelserve.runtime.autoscale import Autoscaler
 from modelserve.runtime.bell import Bell
 from modelserve.runtime.channel import RESERVED_BYTES, SLOTS, Alarm
-from modelserve.runtime.cores import usable_cores
+from modelserve.runtime.cores import places, usable_cores
 from modelserve.runtime.crew import Crew
 from modelserve.runtime.dispatch import Dispatcher, Lane
 from modelserve.runtime.listener import Listener
@@ -108,6 +108,7 @@ class WorkerPool:
             slots=set(range(SLOTS)),
             run_timeout_s=self.settings.timeout_s,
             latency_budget_s=self.settings.latency_budget_s,
+            places=places(self.settings.threads) if self.settings.pin else [()],
             may_spin=self._cores > 1,
             changed=self._changed,
             poisoned=self._poisoned,

@@ -41,6 +41,7 @@ class PoolSettings:
         threads: Threads within one operation of a worker. With 1, workers are forked from one that has the model.
         latency_budget_s: How long a request may be held back, while there is load, so that more share a run.
         timeout_s: Longest time that one run of the model may take, and a request by default.
+        pin: Whether each worker keeps to processors of its own (where the platform can).
         max_inflight: Requests under way at once; more are refused with `OverloadedError`.
         max_bytes: Memory for requests and answers under way; None takes a quarter of what the machine has.
         start: "auto", "zygote" (Linux) or "spawn".
@@ -50,6 +51,7 @@ class PoolSettings:
     threads: int = 1
     latency_budget_s: float = 0.0
     timeout_s: float = 60.0
+    pin: bool = False
     max_inflight: int = 8192
     max_bytes: int | None = None
     start: str = "auto"

@@ -10,6 +10,7 @@ It ends when its control socket closes: when the pool lets it go, or when the ap
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import select
@@ -27,7 +28,7 @@ from modelserve.bundle import Bundle, LiveCallable
 from modelserve.bundle.manifest import signature_from_json
 from modelserve.errors import BundleError, ModelRunError, ModelServeError, OutOfMemoryError, PredictionError
 from modelserve.runtime import messages
-from modelserve.runtime.batcher import Curve, Patience, Waiting, describe, groups
+from modelserve.runtime.batcher import Curve, Patience, Waiting, describe, groups, usual
 from modelserve.runtime.bell import Bell
 from modelserve.runtime.channel import EXPIRED, FAILED, FETCH, OK, TOO_LARGE, Receiver, SpinTurn, Submission
 from modelserve.runtime.mapping import give_back_freed_memory
@@ -65,6 +66,7 @@ class Worker:
         self._patience = Patience(latency_budget_s) if latency_budget_s and self._may_join else None
         self._rested_since_ns = 0
         self._service_ns = 0
+        self._request_ns = 0
         self._held: dict[int, wire.Message] = {}
 
     def serve(self, control: socket.socket) -> None:
@@ -168,7 +170,9 @@ class Worker:
         self._service_ns = _usual(self._service_ns, elapsed_ns)
         if self._may_join:
             self._curve.note(rows, elapsed_ns / 1e9)
-        self._receiver.tell(self._curve.join_rows() if self._may_join else 1, self._service_ns, self._curve.row_ns)
+        self._request_ns = _usual(self._request_ns, elapsed_ns // len(group), rise=1.01)
+        join_rows = self._curve.join_rows() if self._may_join else 1
+        self._receiver.tell(join_rows, self._service_ns, self._request_ns, self._curve.row_ns)
         self._receiver.announce(rows)
 
     def _answer_group(self, group: list[Waiting]) -> None:
@@ -236,11 +240,8 @@ class Worker:
         self._receiver.complete((submission.ticket, FAILED, len(content), 0))
 
 
-def _usual(before_ns: int, elapsed_ns: int) -> int:
-    """What a run usually takes: follows the lower half, because the longer ones were interrupted by other processes."""
-    if not before_ns:
-        return elapsed_ns
-    return before_ns - (before_ns - elapsed_ns) // 4 if elapsed_ns < before_ns else before_ns + before_ns // 8
+def _usual(before_ns: int, elapsed_ns: int, *, rise: float = 1.125) -> int:
+    return math.ceil(usual(before_ns, elapsed_ns, rise=rise)) if before_ns else elapsed_ns
 
 
 def body_offset(offset: int, header_bytes: int) -> int:
@@ -258,6 +259,8 @@ def start(control: socket.socket, runner: Runner | None = None) -> None:
     view = memoryview(mmap.mmap(arena, order["arena_bytes"]))
     own, answers = Bell(bells[0], bells[1]), Bell(bells[2], bells[3])
     receiver = Receiver(view, order["slot"], own, answers)
+    if order["cores"]:
+        os.sched_setaffinity(0, order["cores"])
     try:
         if runner is None:
             runner = load(order["load"], descriptors[5:])
@@ -267,7 +270,8 @@ def start(control: socket.socket, runner: Runner | None = None) -> None:
         ours = _as_ours(error)
         messages.send(control, {"failed": wire.encode_error(ours).decode()})
         return
-    receiver.tell(curve.join_rows(), int((curve.seconds or [0])[0] * 1e9), curve.row_ns)
+    first_ns = int((curve.seconds or [0])[0] * 1e9)
+    receiver.tell(curve.join_rows(), first_ns, first_ns, curve.row_ns)
     messages.send(control, {"ready": {"pid": os.getpid(), "curve": curve.seconds}})
     turn = SpinTurn(view, order["slot"])
     Worker(
