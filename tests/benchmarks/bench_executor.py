@@ -28,7 +28,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from modelserve.runtime import PoolSettings, WorkerPool
+
 console = Console(width=110)
+
+# Figures that are no column of the table, but what a ratio is made of.
+RAW_PAIR = "two raw processes at once, requests/s"
+RAW_PAIR_ARRAY = "two raw processes at once, half of the array each, rows/s"
+COPY = "one copy of a row in memory, µs"
+_HIDDEN = {RAW_PAIR, RAW_PAIR_ARRAY, COPY}
 
 
 @dataclass
@@ -48,7 +56,7 @@ class Contender:
     call: Callable[[np.ndarray], Any]
     acall: Callable[[np.ndarray], Awaitable[Any]] | None = None
     close: Callable[[], None] = lambda: None
-    threads: bool = True
+    race: Callable[[np.ndarray, float], list[tuple[int, float]]] | None = None
     figures: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -74,7 +82,7 @@ def contenders(case: Case) -> list[Contender]:
     bundle = Bundle.open(case.path)
     session = Session(bundle)
     model = str(bundle.model_path)
-    found = [Contender("raw onnxruntime", lambda rows: session.run({case.input: rows}), threads=True)]
+    found = [Contender("raw onnxruntime", lambda rows: session.run({case.input: rows}))]
     for workers in (1, 2):
         deployment = ms.Model(bundle).serve(workers=workers, name=f"{case.name}-{workers}")
         found.append(
@@ -101,7 +109,13 @@ def contenders(case: Case) -> list[Contender]:
     )
     pool = spawn.Pool(2, start_worker, (model,))
     found.append(
-        Contender("multiprocessing.Pool, 2", lambda rows: pool.apply(run, (case.input, rows)), None, pool.terminate)
+        Contender(
+            "multiprocessing.Pool, 2",
+            lambda rows: pool.apply(run, (case.input, rows)),
+            None,
+            pool.terminate,
+            lambda rows, seconds: raced(pool, case.input, rows, seconds),
+        )
     )
     loky = joblib.externals.loky.get_reusable_executor(2, initializer=start_worker, initargs=(model,))
     found.append(
@@ -116,6 +130,15 @@ def contenders(case: Case) -> list[Contender]:
         for _ in range(20):
             contender.call(case.row)
     return found
+
+
+def raced(pool: Any, name: str, rows: np.ndarray, seconds: float) -> list[tuple[int, float]]:
+    """What two processes do at once, each with its own session and nothing else: the limit of two workers."""
+    from executor_models import race
+
+    halves = [rows, rows] if len(rows) == 1 else np.array_split(rows, 2)
+    start = time.time() + 0.2
+    return [one.get() for one in [pool.apply_async(race, (name, half, start, seconds)) for half in halves]]
 
 
 def one_caller(contender: Contender, row: np.ndarray, seconds: float) -> float:
@@ -177,8 +200,20 @@ def big_array(contender: Contender, rows: np.ndarray) -> float:
     return len(rows) / (time.perf_counter() - start)
 
 
+def copy_time(rows: np.ndarray) -> float:
+    """Microseconds to copy these rows from one place of memory to another."""
+    places = [np.empty_like(rows) for _ in range(16)]
+    taken = []
+    for place in places * 20:
+        start = time.perf_counter()
+        np.copyto(place, rows)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken) * 1e6
+
+
 def measure(case: Case, rounds: int, seconds: float) -> list[Contender]:
     found = contenders(case)
+    copied = found[0].figures.setdefault(COPY, [])
     try:
         for _ in range(rounds):
             for contender in found:
@@ -194,6 +229,11 @@ def measure(case: Case, rounds: int, seconds: float) -> list[Contender]:
                             many_tasks(contender, case.row, seconds, callers)
                         )
                 note("one array, rows/s", []).append(big_array(contender, case.big))
+                if contender.race is not None:
+                    note(RAW_PAIR, []).append(sum(n / s for n, s in contender.race(case.row, seconds)))
+                    slowest = max(taken for _, taken in contender.race(case.big, 0))
+                    note(RAW_PAIR_ARRAY, []).append(len(case.big) / slowest)
+            copied.append(copy_time(case.row))
     finally:
         for contender in found:
             contender.close()
@@ -203,7 +243,9 @@ def measure(case: Case, rounds: int, seconds: float) -> list[Contender]:
 def show(case: Case, found: list[Contender]) -> None:
     raw = statistics.median(found[0].figures["one caller, p50 µs"])
     table = Table(title=f"{case.name}: {case.row.nbytes:,} bytes a row", box=box.SIMPLE_HEAD)
-    headings = list(dict.fromkeys(heading for contender in found for heading in contender.figures))
+    headings = list(
+        dict.fromkeys(heading for contender in found for heading in contender.figures if heading not in _HIDDEN)
+    )
     table.add_column("")
     for heading in headings:
         table.add_column(heading.replace(", ", "\n"), justify="right")
@@ -235,8 +277,16 @@ def ratios(case: Case, found: list[Contender]) -> list[tuple[str, float]]:
             best / median("ProcessPoolExecutor, 2", "64 tasks, requests/s"),
         ),
         (
-            f"{case.name}: one array, modelserve with 2 workers / raw",
-            median("modelserve, 2 workers", "one array, rows/s") / median("raw onnxruntime", "one array, rows/s"),
+            f"{case.name}: one array, modelserve with 2 workers / two raw processes at once",
+            median("modelserve, 2 workers", "one array, rows/s") / median("multiprocessing.Pool, 2", RAW_PAIR_ARRAY),
+        ),
+        (
+            f"{case.name}: 64 tasks, modelserve with 2 workers / two raw processes at once",
+            median("modelserve, 2 workers", "64 tasks, requests/s") / median("multiprocessing.Pool, 2", RAW_PAIR),
+        ),
+        (
+            f"{case.name}: modelserve adds / (3 copies of a row + 40 µs)",
+            added["modelserve, 2 workers"] / (3 * median("raw onnxruntime", COPY) + 40),
         ),
     ]
 
@@ -248,7 +298,6 @@ def lifecycle() -> list[tuple[str, str]]:
     from executor_models import MODELS
 
     import modelserve as ms
-    from modelserve.runtime import WorkerPool
     from modelserve.wire import encode_request
 
     bundle, row, _ = MODELS["tiny"]()
@@ -271,25 +320,26 @@ def lifecycle() -> list[tuple[str, str]]:
     return [
         ("serve() to first answer, tiny, median of 5", f"{statistics.median(starts) * 1e3:.0f} ms"),
         ("kill -9 of the only worker to the next answer, median of 10", f"{statistics.median(replaced) * 1e3:.1f} ms"),
-        *memory("large transformer (400 MB of weights)", "large"),
-        *memory("forest of 300 trees", "forest"),
+        *memory("large transformer, forked", "large", PoolSettings()),
+        *memory("large transformer, 2 threads, mapped", "large", PoolSettings(threads=2)),
+        *memory("large transformer, spawned, mapped", "large", PoolSettings(start="spawn")),
+        *memory("forest of 800 trees, forked", "forest", PoolSettings()),
     ]
 
 
-def memory(label: str, model: str) -> list[tuple[str, str]]:
+def memory(label: str, model: str, settings: PoolSettings) -> list[tuple[str, str]]:
     """Proportional memory of each further worker (PSS), and its latency beside a plain session's."""
     from executor_models import MODELS
 
-    from modelserve.runtime import WorkerPool
     from modelserve.session import Session
     from modelserve.wire import encode_request
 
     bundle, row, _ = MODELS[model]()
     name = bundle.signature.inputs[0].name
-    pool = WorkerPool(bundle, workers=1)
+    pool = WorkerPool(bundle, workers=1, settings=settings)
 
     def ask_all() -> None:
-        pending = [pool.submit(encode_request({name: row}), 1) for _ in range(8)]
+        pending = [pool.submit(encode_request({name: row}), len(row)) for _ in range(8)]
         for one in pending:
             one.result()
 
@@ -303,11 +353,11 @@ def memory(label: str, model: str) -> list[tuple[str, str]]:
         pool.scale(workers)
         sums[workers] = total()
     pool.scale(1)
-    session = Session(bundle)
+    session = Session(bundle, threads=settings.threads)
     ours, plain = [], []
-    for _ in range(9):
+    for _ in range(15):
         start = time.perf_counter()
-        pool.submit(encode_request({name: row}), 1).result()
+        pool.submit(encode_request({name: row}), len(row)).result()
         ours.append(time.perf_counter() - start)
         start = time.perf_counter()
         session.run({name: row})
