@@ -36,7 +36,8 @@ from modelserve.session import Runner, open_session
 from modelserve.tensors import Tensors
 
 _WARM_UP_S = 0.03
-_LONGEST_SPIN_NS = 60_000
+_SPIN_NS = 60_000
+_LONGEST_SPIN_NS = 200_000
 _SLEEP_MS = 1000
 _ERROR_BYTES = 2000
 
@@ -61,7 +62,7 @@ class Worker:
         self._receiver = receiver
         self._curve = curve
         self._may_join = runner.rows_independent and runner.signature.is_batched
-        self._spin_ns = _LONGEST_SPIN_NS if may_spin else 0
+        self._spin_ns = _SPIN_NS if may_spin else 0
         self._may_spin = may_spin
         self._patience = Patience(latency_budget_s) if latency_budget_s and self._may_join else None
         self._rested_since_ns = 0
@@ -94,8 +95,9 @@ class Worker:
             if any(descriptor == control for descriptor, _ in events):
                 return False
         # Had a spin caught it? Then the next one is worth its while.
-        if self._may_spin and time.perf_counter_ns() - slept_at < _LONGEST_SPIN_NS:
-            self._spin_ns = _LONGEST_SPIN_NS
+        worth_ns = self._worth_spinning_ns()
+        if self._may_spin and time.perf_counter_ns() - slept_at < worth_ns:
+            self._spin_ns = worth_ns
         return True
 
     def _spin(self) -> bool:
@@ -114,6 +116,10 @@ class Worker:
                 return False
         self._spin_ns //= 2
         return False
+
+    def _worth_spinning_ns(self) -> int:
+        """The next request of a caller comes the later, the larger its inputs are; never a large part of a run."""
+        return min(max(_SPIN_NS, self._service_ns // 4), _LONGEST_SPIN_NS)
 
     def _answer(self, submissions: Sequence[Submission]) -> None:
         waiting = self._admitted(submissions)
