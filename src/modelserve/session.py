@@ -9,8 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from modelserve.bundle import Bundle, LiveCallable, Manifest
-from modelserve.errors import BundleError, ModelRunError, SignatureError
+from modelserve.errors import BundleError, ModelRunError, OutOfMemoryError, SignatureError
 from modelserve.tensors import Array, Signature, Tensors
+
+# What onnxruntime says when the system gives it no memory.
+_NO_MEMORY = ("bad_alloc", "Failed to allocate memory", "bad allocation")
 
 
 class Runner(Protocol):
@@ -68,6 +71,7 @@ class Session:
         Raises:
             SignatureError: an output is asked for that the model does not have.
             ModelRunError: the model refuses the inputs.
+            OutOfMemoryError: the system gave no memory to run them.
         """
         names = list(outputs) if outputs else self._primary
         for name in names:
@@ -76,6 +80,10 @@ class Session:
         try:
             arrays = self._session.run(names, tensors)
         except Exception as error:  # onnxruntime raises classes of its C++ side without a common root
+            if any(sign in str(error) for sign in _NO_MEMORY):
+                raise OutOfMemoryError(
+                    f"There was no memory to run these inputs. Send fewer rows at once. ({error})"
+                ) from error
             raise ModelRunError(f"The model refused these inputs: {error}") from error
         return {name: _as_array(array) for name, array in zip(names, arrays, strict=True)}
 
@@ -97,6 +105,10 @@ class CallableSession:
             self.signature.output(name)
         try:
             answers = self._call(tensors)
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"The callable had no memory for these inputs. Send fewer rows at once. ({error})"
+            ) from error
         except Exception as error:  # the user's own code may raise anything
             raise ModelRunError(f"The callable raised {type(error).__name__}: {error}") from error
         if not isinstance(answers, Mapping):

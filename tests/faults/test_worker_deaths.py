@@ -1,15 +1,21 @@
 """Every moment a worker can die, and what the caller sees.
 
-moment \\ how           SIGKILL          SIGSEGV, exit in native code      SIGSTOP          out of memory
-loading                WorkerStartError with the last lines, after three tries
-idle                   nothing          nothing                           nothing          nothing
-running, once          nothing: it runs again elsewhere
-running, every time    PoisonedRequestError naming the cause
+moment                        what the caller sees, however it died
+loading                       nothing if it was once; else WorkerStartError with the last lines, after three tries
+idle                          nothing
+running, once                 nothing: it runs again elsewhere
+running, every time           PoisonedRequestError naming the cause
+replying                      nothing: it runs again elsewhere
+the pool scales or updates    nothing
+the pool closes               nothing: what was under way is answered before `close` returns, within its deadline
+
+However: SIGKILL, SIGSEGV, SIGABRT, SIGSTOP, exit in native code, out of memory.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -74,6 +80,47 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < end, "It did not come true in time."
         threading.Event().wait(0.01)
+
+
+# What a process does to itself, as source text.
+HOWS = {
+    "SIGKILL": "os.kill(os.getpid(), 9)",
+    "SIGSEGV": "__import__('ctypes').string_at(0)",
+    "SIGSTOP": "os.kill(os.getpid(), 19)",
+    "exit in native code": "__import__('ctypes').CDLL(None)._exit(7)",
+}
+
+
+def _do(how: str, pid: int) -> None:
+    """The same, from outside."""
+    number = {"SIGSEGV": signal.SIGSEGV, "SIGSTOP": signal.SIGSTOP}.get(how, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _strike(pool: WorkerPool, how: str, stop: threading.Event) -> None:
+    """Hit some workers, whatever stage they are in; not so often that none could ever start."""
+    for strike in range(5):
+        if stop.wait(1.5 if pool.settings.start == "spawn" else 0.25):
+            return
+        living = [member.handle.pid for crew in list(pool._crews) for member in list(crew.members)]
+        pids = [pid for pid in living if pid]
+        if pids:
+            _do(how, pids[strike % len(pids)])
+
+
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """A control group with little memory, where this machine lets us make one."""
+    folder = Path("/sys/fs/cgroup/memory/modelserve-test")
+    try:
+        folder.mkdir()
+        (folder / "memory.limit_in_bytes").write_text(str(300 << 20))
+    except OSError as error:
+        pytest.skip(f"No control group can be made here: {error}")
+    yield folder
+    wait_until(lambda: not (folder / "cgroup.procs").read_text())
+    folder.rmdir()
 
 
 @pytest.fixture(params=["zygote", "spawn"])
@@ -242,6 +289,192 @@ class TestDeaths:
                 WorkerPool(bundle, workers=1, settings=PoolSettings(start=start))
         finally:
             bundle.model_path.write_bytes(data)
+
+    @pytest.mark.parametrize("how", HOWS)
+    def test_a_worker_that_dies_once_while_it_loads_is_replaced(self, how: str, start: str, tmp_path: Path) -> None:
+        mark = tmp_path / "died"
+
+        class DeadlyOnce:
+            def __reduce__(self) -> Any:
+                deed = f"import os; mark = {str(mark)!r}; first = not os.path.exists(mark); open(mark, 'w').close()\n"
+                return exec, (f"{deed}if first: {HOWS[how]}",)
+
+        def load_and_answer(tensors: Any, deadly: Any = DeadlyOnce()) -> Any:  # noqa: B008  # unpickled with the function
+            return {"y": tensors["x"]}
+
+        pool = WorkerPool(live(load_and_answer), workers=1, settings=PoolSettings(start=start))
+        try:
+            x = np.ones((1, 2), np.float32)
+            assert mark.exists()
+            assert np.array_equal(predict(pool, x), x)
+        finally:
+            pool.close()
+
+    @pytest.mark.parametrize("how", HOWS)
+    @pytest.mark.parametrize("delay_ms", [0, 1, 4])
+    def test_a_worker_that_dies_around_its_reply_costs_no_answer(self, how: str, delay_ms: int, tmp_path: Path) -> None:
+        mark = str(tmp_path / "died")
+
+        def answer_and_die(tensors: Any, deed: str = HOWS[how], delay_s: float = delay_ms / 1e3) -> Any:
+            import threading
+
+            if (tensors["x"] > 5).any() and not os.path.exists(f"{mark}-{tensors['x'][0, 0]}"):  # noqa: PTH110  # runs in the worker
+                open(f"{mark}-{tensors['x'][0, 0]}", "w").close()  # noqa: PTH123  # as above
+                threading.Timer(delay_s, exec, (f"import os; {deed}",)).start()
+            # Large enough to be fetched in a second step.
+            return {"y": np.repeat(tensors["x"], 40_000, axis=0)}
+
+        pool = WorkerPool(live(answer_and_die), workers=2)
+        try:
+            for value in (1, 9, 2, 8, 3, 7, 4):
+                x = np.full((1, 2), value, np.float32)
+                assert np.array_equal(predict(pool, x, 30), np.repeat(x, 40_000, axis=0))
+        finally:
+            pool.close()
+
+    @pytest.mark.parametrize("how", HOWS)
+    def test_a_worker_that_dies_while_the_pool_scales_is_replaced(self, how: str, start: str) -> None:
+        pool = WorkerPool(models.linear(), workers=1, settings=PoolSettings(start=start))
+        stop = threading.Event()
+        x = np.ones((1, 4), np.float32)
+        expected = predict(pool, x)
+        wrong: list[Any] = []
+
+        def ask() -> None:
+            while not stop.is_set():
+                answer = predict(pool, x, 30)
+                if not np.array_equal(answer, expected):
+                    wrong.append(answer)
+
+        caller = threading.Thread(target=ask)
+        killer = threading.Thread(target=_strike, args=(pool, how, stop))
+        try:
+            caller.start()
+            killer.start()
+            for workers in (4, 2, 3, 1):
+                pool.scale(workers)
+            stop.set()
+            killer.join()
+            caller.join()
+            wait_until(lambda: pool.status().ready == 1 and len(pool.status().workers) == 1)
+            assert np.array_equal(predict(pool, x, 30), expected)
+            assert not wrong
+        finally:
+            stop.set()
+            pool.close()
+
+    @pytest.mark.parametrize("how", HOWS)
+    def test_a_worker_that_dies_while_the_pool_updates_costs_no_answer(self, how: str) -> None:
+        first, second = models.linear(seed=1), models.linear(seed=2)
+        x = np.ones((1, 4), np.float32)
+        pool = WorkerPool(first, workers=2)
+        stop = threading.Event()
+        old = predict(pool, x)
+        seen: list[Array] = []
+        killer = threading.Thread(target=_strike, args=(pool, how, stop))
+
+        def ask() -> None:
+            while not stop.is_set():
+                seen.append(predict(pool, x, 30))
+
+        caller = threading.Thread(target=ask)
+        try:
+            caller.start()
+            killer.start()
+            for servable in (second, first, second):
+                pool.update(servable)
+            stop.set()
+            killer.join()
+            caller.join()
+            new = predict(pool, x, 30)
+            assert not np.array_equal(old, new)
+            assert len(seen) > 10
+            assert all(np.array_equal(one, old) or np.array_equal(one, new) for one in seen)
+        finally:
+            stop.set()
+            pool.close()
+
+    @pytest.mark.parametrize("how", HOWS)
+    def test_a_worker_that_dies_while_the_pool_closes_costs_no_answer(self, how: str) -> None:
+        pool = WorkerPool(models.slow(), workers=2)
+        message = wire.encode_request({"x": np.ones((1, 128), np.float32)})
+        pending = [pool.submit(message, 1) for _ in range(40)]
+        victim = pool.status().workers[0].pid
+        assert victim is not None
+        closing = threading.Thread(target=pool.close)
+        closing.start()
+        _do(how, victim)
+        closing.join()
+        for one in pending:
+            assert one.result().body.nbytes == 512
+
+    def test_close_returns_at_its_deadline_and_tells_whoever_waits(self) -> None:
+        def hang(tensors: Any) -> Any:
+            time.sleep(60)
+            return tensors
+
+        pool = WorkerPool(live(hang), workers=1)
+        pending = pool.submit(wire.encode_request({"x": np.ones((1, 2), np.float32)}), 1)
+        start_s = time.monotonic()
+        pool.close(drain_s=0.5)
+        assert 0.5 <= time.monotonic() - start_s < 10
+        with pytest.raises(DeploymentClosedError, match="before this request was answered"):
+            pending.result()
+
+    def test_scaling_down_ends_a_worker_that_does_not_finish_and_its_request_runs_elsewhere(
+        self, tmp_path: Path
+    ) -> None:
+        mark = tmp_path / "hung"
+
+        def hang_once(tensors: Any) -> Any:
+            if (tensors["x"] < 0).any() and not mark.exists():
+                mark.touch()
+                time.sleep(60)
+            return {"y": tensors["x"]}
+
+        pool = WorkerPool(live(hang_once), workers=2, settings=PoolSettings(drain_s=0.3))
+        try:
+            bad = -np.ones((1, 2), np.float32)
+            pending = pool.submit(wire.encode_request({"x": bad}), 1)
+            wait_until(mark.exists)
+            pool.scale(0)
+            pool.scale(1)
+            reply = pending.result()
+            assert np.array_equal(wire.decode(wire.reply_layout(reply.header), reply.body)["y"], bad)
+        finally:
+            pool.close()
+
+    def test_a_callable_without_memory_fails_its_request_only(self) -> None:
+        def hungry(tensors: Any) -> Any:
+            if (tensors["x"] < 0).any():
+                raise MemoryError("Unable to allocate 8 TiB")
+            return {"y": tensors["x"]}
+
+        pool = WorkerPool(live(hungry, rows_independent=True), workers=1)
+        try:
+            good = np.ones((1, 2), np.float32)
+            pending = [pool.submit(wire.encode_request({"x": x}), 1) for x in (good, -good, good)]
+            with pytest.raises(OutOfMemoryError, match="fewer rows"):
+                pending[1].result()
+            assert [pending[at].result().body.nbytes for at in (0, 2)] == [8, 8]
+            assert pool.status().restarts == 0
+        finally:
+            pool.close()
+
+    def test_a_worker_that_the_system_ends_for_want_of_memory_is_named_so(self, small_group: Path) -> None:
+        def grow(tensors: Any, group: str = str(small_group)) -> Any:
+            if (tensors["x"] < 0).any():
+                Path(group, "cgroup.procs").write_text(str(os.getpid()))
+                np.ones(1 << 30, np.uint8)
+            return {"y": tensors["x"]}
+
+        pool = WorkerPool(live(grow), workers=1)
+        try:
+            with pytest.raises(PoisonedRequestError, match="SIGKILL because the machine, or its control group"):
+                predict(pool, -np.ones((1, 2), np.float32), 60)
+            assert predict(pool, np.ones((1, 2), np.float32)).shape == (1, 2)
+        finally:
+            pool.close()
 
     def test_no_request_is_lost_while_workers_are_killed_under_load(self) -> None:
         self._storm(seconds=3.0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import time
 from collections import deque
@@ -22,7 +23,7 @@ from typing import Any
 
 from modelserve import wire
 from modelserve.errors import ModelServeError, OutOfMemoryError, WorkerStartError
-from modelserve.runtime import messages
+from modelserve.runtime import messages, usage
 from modelserve.runtime.bell import Bell
 from modelserve.runtime.channel import Sender
 from modelserve.runtime.dispatch import Dispatcher, Lane
@@ -72,6 +73,7 @@ class Crew:
         self._curve: list[float] = []
         self._failed_starts = 0
         self._hire_after = 0.0
+        self._memory_kills = usage.out_of_memory_kills()
 
     # Asked for by the pool, in the supervisor's thread.
 
@@ -273,7 +275,7 @@ class Crew:
         if member not in self.members:
             return
         self._read_errors(member)
-        how = member.killed_for or _how(member)
+        how = member.killed_for or self._how(member)
         was = member.stage
         with self._pool.lock:
             if member.lane in self.dispatcher.lanes:
@@ -283,6 +285,8 @@ class Crew:
                 answered, suspects = [], []
             self.dispatcher.put_first(self._pool.poisoned(suspects, how))
             woken = self.dispatcher.feed_all()
+            if self.dispatcher.queue and not self.wanted:
+                self.wanted = 1  # it was to be the last one, and has left requests behind
         for pending in answered:
             pending.notify(None)
         for lane in woken:
@@ -300,6 +304,16 @@ class Crew:
             _log.warning("A worker %s; it is replaced.", how)
         self._hire_wanted()
         self._tell()
+
+    def _how(self, member: Member) -> str:
+        """How its process ended, in words."""
+        code = member.handle.exit_code
+        if code is None:
+            return "left"
+        kills, self._memory_kills = self._memory_kills, usage.out_of_memory_kills()
+        if code == -signal.SIGKILL and self._memory_kills > kills:
+            return f"{cause(code)} because the machine, or its control group, had no memory left"
+        return cause(code)
 
     def _start_failed(self, what: str, error: ModelServeError | None = None) -> None:
         self._failed_starts += 1
@@ -323,16 +337,16 @@ class Crew:
 
     def _watch_progress(self, member: Member, now: float) -> None:
         lane = member.lane
-        if not lane.outstanding:
+        if not lane.outstanding and member.stage is not Stage.STARTING:
             member.stalled_at = None
             return
         running, since_ns = lane.sender.running()
         if running and now - since_ns / 1e9 > self._pool.run_timeout_s:
             self._kill(member, f"was ended after running for {self._pool.run_timeout_s:g} s")
-        elif (lane.sender.untouched() and not running) or _is_stopped(member.handle.pid):
+        elif (lane.outstanding and lane.sender.untouched() and not running) or _is_stopped(member.handle.pid):
             member.stalled_at = member.stalled_at or now
             if now - member.stalled_at > _STALL_S:
-                self._kill(member, f"was ended because it took no request for {_STALL_S:g} s")
+                self._kill(member, f"was ended because it did nothing for {_STALL_S:g} s")
         else:
             member.stalled_at = None
 
@@ -377,11 +391,6 @@ class Crew:
     def _tell(self) -> None:
         with self._pool.changed:
             self._pool.changed.notify_all()
-
-
-def _how(member: Member) -> str:
-    code = member.handle.exit_code
-    return "left" if code is None else cause(code)
 
 
 def _is_stopped(pid: int | None) -> bool:

@@ -197,7 +197,8 @@ def _python(module: str, inherited: socket.socket, errors: int) -> subprocess.Po
     environment = {**_SINGLE_THREADED, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (here, known)))}
     try:
         return subprocess.Popen(  # noqa: S603  # our own module, by our own interpreter
-            [sys.executable, "-m", module, str(inherited.fileno())],
+            # Without the option runpy prints that the package imports this module, too.
+            [sys.executable, "-W", "ignore::RuntimeWarning:runpy", "-m", module, str(inherited.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,

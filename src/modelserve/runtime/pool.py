@@ -268,7 +268,7 @@ class WorkerPool:
             self._supervisor.call(lambda: new.resize(workers, drain_s=0))
             self._await_ready(new, workers, timeout_s)
         except BaseException:
-            self._supervisor.call(lambda: self._discard(new))
+            self._supervisor.call(lambda: self._discard(new, "The update failed."))
             raise
         with self._lock:
             self._crew = new
@@ -311,8 +311,8 @@ class WorkerPool:
         now = time.monotonic()
         for crew in list(self._crews):
             crew.tick(now)
-            if crew.leaving and not crew.members:
-                self._discard(crew)
+            if crew.leaving and not crew.members and not crew.wanted:
+                self._discard(crew, "The model was updated, and the old one did not finish this request in time.")
         self._expire(time.monotonic_ns())
         if self._has_answers():
             self._collect(None)
@@ -397,25 +397,25 @@ class WorkerPool:
             pending.notify(None)
         self._listener.nudge()
 
-    def _discard(self, crew: Crew) -> None:
+    def _discard(self, crew: Crew, why: str) -> None:
+        """End a crew at once; whoever still waits for it is told why there will be no answer."""
+        with self._lock:
+            left = [pending for lane in crew.dispatcher.lanes for pending in lane.outstanding.values()]
+        self._fail_queue(crew, DeploymentClosedError(why))
         crew.close()
         with self._lock:
             self._crews = [other for other in self._crews if other is not crew]
+        for pending in left:
+            if not pending.answered:
+                pending.fail(DeploymentClosedError(why))
+            pending.notify(None)
+        self._listener.nudge()
 
     def _close_all(self) -> None:
-        closed = DeploymentClosedError("The workers were closed before this request was answered.")
         with self._lock:
             self._ended = True
         for crew in list(self._crews):
-            with self._lock:
-                left = [pending for lane in crew.dispatcher.lanes for pending in lane.outstanding.values()]
-            self._fail_queue(crew, closed)
-            self._discard(crew)
-            for pending in left:
-                if not pending.answered:
-                    pending.fail(closed)
-                pending.notify(None)
-        self._listener.nudge()
+            self._discard(crew, "The workers were closed before this request was answered.")
 
     # Crews.
 

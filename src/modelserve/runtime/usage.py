@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_KERNEL_COUNTERS = Path("/proc/vmstat")
 _UNKNOWN_BYTES = 4 << 30
 
 
@@ -18,6 +19,15 @@ def memory_limit_bytes() -> int:
         except (OSError, ValueError):  # not there, or "max"
             continue
     return min(limits)
+
+
+def out_of_memory_kills() -> int:
+    """How many processes the system has ended so far because there was no memory; 0 where it does not tell."""
+    try:
+        lines = _KERNEL_COUNTERS.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def memory_of(pid: int | None) -> tuple[int | None, int | None]:

@@ -182,13 +182,13 @@ class Worker:
         self._receiver.announce(rows)
 
     def _answer_group(self, group: list[Waiting]) -> None:
-        """Answer each; a group that the model refuses is halved until only the culprits fail."""
+        """Answer each; a group that the model refuses, or has no memory for, is halved until only the culprits fail."""
         try:
             if len(group) == 1:
                 self._answer_one(group[0])
             else:
                 self._answer_joined(group)
-        except PredictionError as error:
+        except (PredictionError, OutOfMemoryError) as error:
             if len(group) == 1:
                 self._fail(group[0].submission, error)
                 return
