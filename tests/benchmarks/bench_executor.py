@@ -77,12 +77,12 @@ def contenders(case: Case) -> list[Contender]:
 
     import modelserve as ms
     from modelserve.bundle import Bundle
-    from modelserve.session import Session
+    from modelserve.session import load
 
     bundle = Bundle.open(case.path)
-    session = Session(bundle)
+    session = load(bundle.model_path)
     model = str(bundle.model_path)
-    found = [Contender("raw onnxruntime", lambda rows: session.run({case.input: rows}))]
+    found = [Contender("raw onnxruntime", lambda rows: session.run(None, {case.input: rows}))]
     for workers in (1, 2):
         deployment = ms.Model(bundle).serve(workers=workers, name=f"{case.name}-{workers}")
         found.append(

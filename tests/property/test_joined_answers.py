@@ -6,16 +6,18 @@ import asyncio
 import threading
 from collections.abc import Iterator
 
+import cloudpickle
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelserve import wire
+from modelserve.bundle import LiveCallable
 from modelserve.errors import ModelRunError
 from modelserve.runtime import PoolSettings, WorkerPool
 from modelserve.session import Session
-from modelserve.tensors import Array
+from modelserve.tensors import Array, Signature, TensorSpec
 from modelserve.testing import models
 
 
@@ -78,6 +80,54 @@ def test_only_the_request_that_the_model_refuses_fails(picky: WorkerPool, indexe
             assert answer.tolist() == [float(place % 4) for place in index]
         else:
             assert isinstance(answer, ModelRunError)
+
+
+@pytest.fixture(scope="module")
+def dear_when_large(home: None) -> Iterator[WorkerPool]:
+    """A callable for which a row costs the more, the more there are; its second column says how many ran together."""
+
+    def run(tensors: dict[str, Array]) -> dict[str, Array]:
+        import time
+
+        x = tensors["x"]
+        if (x < 0).any():
+            raise ValueError("negative")
+        time.sleep(1e-4 + 1e-6 * len(x) ** 1.5)
+        return {"y": np.stack([x[:, 0], np.full(len(x), len(x), np.float32)], axis=1)}
+
+    run.__module__ = "__main__"  # by value: workers do not have this module
+    both = TensorSpec("x", "float32", ("batch", 2)), TensorSpec("y", "float32", ("batch", 2))
+    signature = Signature((both[0],), (both[1],))
+    pool = WorkerPool(LiveCallable(cloudpickle.dumps(run), signature, "A test.", rows_independent=True), workers=1)
+    for rows in (1, 2, 4, 8, 16, 32, 64, 128, 256) * 4:  # what it learns its curve from
+        together(pool, np.zeros((rows, 2), np.float32))
+    yield pool
+    pool.close()
+
+
+def together(pool: WorkerPool, x: Array) -> tuple[Array, set[int]]:
+    """The answers' first column, and the numbers of rows that ran at once."""
+    answer = decoded(pool.submit(wire.encode_request({"x": x}), len(x)).result())
+    return answer[:, 0], set(answer[:, 1].astype(int).tolist())
+
+
+def test_a_large_request_that_is_dear_as_a_whole_runs_in_slices_and_in_order(dear_when_large: WorkerPool) -> None:
+    x = np.random.default_rng(0).random(size=(2_001, 2)).astype(np.float32)
+    for _ in range(6):
+        answer, sizes = together(dear_when_large, x)
+        assert np.array_equal(answer, x[:, 0])
+    assert max(sizes) < 500, "It ran whole."
+
+
+def test_a_request_of_which_one_slice_is_refused_fails_as_a_whole(dear_when_large: WorkerPool) -> None:
+    x = np.ones((2_000, 2), np.float32)
+    for _ in range(4):
+        together(dear_when_large, x)
+    bad = x.copy()
+    bad[-1] = -1
+    with pytest.raises(ModelRunError, match="negative"):
+        together(dear_when_large, bad)
+    assert together(dear_when_large, x)[0].tolist() == [1.0] * 2_000
 
 
 def test_large_answers_stay_valid_after_the_pool_is_closed(home: None) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelserve import wire
-from modelserve.runtime.batcher import Curve, Patience, describe, groups, usual
+from modelserve.runtime.batcher import Curve, Patience, Slicing, describe, groups, usual
 from modelserve.runtime.channel import ALONE, Submission
 
 
@@ -59,6 +61,35 @@ class TestUsual:
         assert usual(100.0, 10_000.0) == 112.5
         assert usual(100.0, 101.0) == 101.0
         assert usual(100.0, 10_000.0, rise=1.01) == 101.0
+
+
+class TestSlicing:
+    @staticmethod
+    def tried(slicing: Slicing, rows: int, sliced_ns: int, whole_ns: int, times: int) -> list[bool]:
+        ways = []
+        for _ in range(times):
+            ways.append(slicing.pays(rows, promised_ns=5.0))
+            slicing.note(rows, sliced_ns if ways[-1] else whole_ns, sliced=ways[-1])
+        return ways
+
+    def test_each_way_is_tried_twice_and_the_cheaper_one_kept(self) -> None:
+        assert self.tried(Slicing(), 1000, 5_000, 9_000, times=7) == [False, True] * 2 + [True] * 3
+
+    def test_a_model_that_turns_out_cheaper_whole_is_run_whole(self) -> None:
+        assert self.tried(Slicing(), 1000, 9_500, 9_000, times=7) == [False, True] * 2 + [False] * 3
+
+    def test_what_promises_nothing_is_never_tried(self) -> None:
+        assert not any(self.tried(Slicing(), 1000, 1_000, 5_000, times=7))
+
+    def test_each_size_is_tried_by_itself(self) -> None:
+        slicing = Slicing()
+        self.tried(slicing, 1000, 5_000, 9_000, times=4)
+        assert slicing.pays(900, promised_ns=5.0)
+        assert not slicing.pays(100_000, promised_ns=5.0)
+
+    def test_a_curve_of_one_size_promises_nothing(self) -> None:
+        assert Curve([1e-6]).best_row_ns == math.inf
+        assert Curve([10e-6, 11e-6]).best_row_ns == 5500
 
 
 class TestPatience:

@@ -8,6 +8,7 @@ Joining pays while a row in a larger run is clearly cheaper than in a smaller on
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -22,6 +23,7 @@ _GAIN = 0.9
 _TRIES = 5
 _EXPLORE_EVERY = 64
 _LOYALTY = 0.9
+_SLICING_TRIES = 2
 
 
 class Waiting(NamedTuple):
@@ -52,6 +54,18 @@ class Curve:
         if not self._seconds:
             return 0
         return max(1, int(self._seconds[-1] * 1e9) >> (len(self._seconds) - 1))
+
+    @property
+    def best_rows(self) -> int:
+        """Rows of a run in which a row costs nearly as little as it ever does."""
+        return self._join_rows
+
+    @property
+    def best_row_ns(self) -> float:
+        """What a row costs in such a run; infinite before several sizes were measured."""
+        if len(self._seconds) < 2:
+            return math.inf
+        return self._seconds[self._join_rows.bit_length() - 1] * 1e9 / self._join_rows
 
     def join_rows(self) -> int:
         """Rows that are worth joining; now and then twice as many, to see whether that pays by now."""
@@ -101,6 +115,36 @@ def usual(before: float, now: float, *, rise: float = 1.125) -> float:
         rise: The largest factor by which one longer time may raise it; the nearer to 1, the more this is the least.
     """
     return before + (now - before) / 4 if now < before else min(now, before * rise)
+
+
+class Slicing:
+    """Whether a large request is cheaper whole or in slices: measured for its size, and the cheaper one kept.
+
+    A run over many rows writes intermediate values that no longer fit into the processor's caches; for other models it
+    makes no difference. Not tried for ever, because the last bits of an answer may depend on it.
+    """
+
+    def __init__(self) -> None:
+        self._tried: dict[tuple[int, bool], list[float]] = {}
+
+    def pays(self, rows: int, promised_ns: float) -> bool:
+        """Whether to slice a request of so many rows; `promised_ns` is what the curve says of a row in a slice."""
+        sliced, whole = self._times(rows, sliced=True), self._times(rows, sliced=False)
+        if len(whole) <= len(sliced) < _SLICING_TRIES:
+            return False
+        if len(sliced) < _SLICING_TRIES:
+            return promised_ns < _GAIN * min(whole)
+        return min(sliced) < min(whole)
+
+    def note(self, rows: int, elapsed_ns: int, *, sliced: bool) -> None:
+        """One way took so long."""
+        times = self._times(rows, sliced=sliced)
+        if len(times) < _SLICING_TRIES:
+            times.append(elapsed_ns / rows)
+
+    def _times(self, rows: int, *, sliced: bool) -> list[float]:
+        """By row, of requests of about this size."""
+        return self._tried.setdefault((rows.bit_length(), sliced), [])
 
 
 class Patience:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import platform
 import struct
 import threading
+import time
 from typing import NamedTuple
 
 from modelserve.runtime.bell import Bell
@@ -38,6 +39,7 @@ RESERVED_BYTES = _ALARM_AT + 4096
 # Words at the start of a channel, each written by one side only (SLEEPING by both, see `Sender.wake`).
 _SUBMITTED, _COMPLETED, _SLEEPING, _RUN_COUNT, _RUN_SINCE_NS = 0, 8, 16, 17, 18
 _JOIN_ROWS, _SERVICE_NS, _RUNS, _ROWS, _TAKEN, _ROW_NS, _REQUEST_NS = 19, 20, 21, 22, 23, 24, 25
+_RANG_NS, _WAKE_NS = 26, 27
 
 #: How an entry is to be run.
 ALONE = 1  # never joined with others
@@ -145,6 +147,7 @@ class Sender:
         """Make sure that the worker looks. Call it after a fence (releasing a lock is one) behind `put`."""
         if self._words[_SLEEPING]:
             self._words[_SLEEPING] = 0
+            self._words[_RANG_NS] = time.monotonic_ns()
             self._bell.ring()
 
     def has_answers(self) -> bool:
@@ -183,6 +186,11 @@ class Sender:
     def request_ns(self) -> int:
         """What a request costs the worker, shared runs counted in part."""
         return self._words[_REQUEST_NS]
+
+    @property
+    def wake_ns(self) -> int:
+        """What waking this worker takes, from the ring until it looks; 0 before it was ever woken."""
+        return self._words[_WAKE_NS]
 
     @property
     def row_ns(self) -> int:
@@ -241,6 +249,11 @@ class Receiver:
         self._words[_SLEEPING] = 0
         self.bell.silence()
 
+    @property
+    def rang_ns(self) -> int:
+        """When this worker was last rung for (monotonic ns)."""
+        return self._words[_RANG_NS]
+
     def begin(self, tickets: list[int], now_ns: int) -> None:
         """Say what is about to run, so that whoever finds this worker dead knows what it died of."""
         run = self._run
@@ -254,19 +267,27 @@ class Receiver:
         _COMPLETION.pack_into(self._region, _COMPLETIONS_AT + (self._completed % DEPTH) * 32, *completion)
         self._completed += 1
 
-    def announce(self, rows: int) -> None:
-        """Show all completed entries, and say that nothing runs now."""
+    def show(self) -> None:
+        """Show what is complete so far, while the rest of a run is still being written."""
         if not _ORDERS_STORES:
             fence()
+        self._words[_COMPLETED] = self._completed
+        if self._alarm.goes_off():
+            self._answer_bell.ring()
+
+    def announce(self, rows: int) -> None:
+        """Show all completed entries, and say that nothing runs now."""
         words = self._words
-        words[_COMPLETED] = self._completed
         words[_RUN_COUNT] = 0
         self._runs += 1
         self._rows += rows
         words[_RUNS] = self._runs
         words[_ROWS] = self._rows
-        if self._alarm.goes_off():
-            self._answer_bell.ring()
+        self.show()
+
+    def tell_wake(self, wake_ns: int) -> None:
+        """Let the application know how long it takes to wake this worker."""
+        self._words[_WAKE_NS] = wake_ns
 
     def tell(self, join_rows: int, service_ns: int, request_ns: int, row_ns: int) -> None:
         """Let the application know what pays."""

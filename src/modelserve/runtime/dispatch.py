@@ -12,6 +12,7 @@ Everything here is called with the pool's lock held, and nothing here waits.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable
 
@@ -22,9 +23,9 @@ from modelserve.runtime.pending import Pending
 _SHORT_RUN_NS = 1_000_000
 # A run shorter than this is over before a sleeping worker is awake (measured: 40 to 50 us across cores).
 _WAKE_NS = 40_000
-# What sending a request and taking its answer costs the application (measured: 15 to 20 us): a worker that needs less
-# for one is never the one that is waited for.
-_REQUEST_NS = 15_000
+# What sending a request costs the application, at least and at most; in between it is measured. A worker that needs
+# less for one is never the one that is waited for.
+_QUICKEST_PACE_NS, _SLOWEST_PACE_NS = 15_000, 100_000
 
 
 class Lane:
@@ -44,10 +45,14 @@ class Lane:
         pending.lane = self
         self.sender.put(tuple(pending.entry))  # type: ignore[arg-type]  # eight numbers, as `Submission` names them
 
-    def keeps_up(self) -> bool:
-        """Whether this worker is through with its requests before another one could be woken, or could help."""
+    def keeps_up(self, pace_ns: int) -> bool:
+        """Whether this worker is through with its requests before another one could be woken, or could help.
+
+        Args:
+            pace_ns: What the application itself needs for a request.
+        """
         sender = self.sender
-        return sender.service_ns < _WAKE_NS or sender.request_ns < _REQUEST_NS
+        return sender.service_ns < max(_WAKE_NS, sender.wake_ns) or sender.request_ns < pace_ns
 
     def has_room(self) -> bool:
         """Whether one more request is better put here now than kept back."""
@@ -70,6 +75,8 @@ class Dispatcher:
         self.queue: deque[Pending] = deque()
         self._idle: list[Lane] = []
         self._latest: Lane | None = None
+        self._sent_ns = 0
+        self._pace_ns = _QUICKEST_PACE_NS
 
     @property
     def inflight(self) -> int:
@@ -78,6 +85,7 @@ class Dispatcher:
 
     def submit(self, pending: Pending) -> Lane | None:
         """Put a request on a lane; None when it has to wait for one."""
+        self._note_pace(time.monotonic_ns())
         lane = self._choose()
         if lane is None:
             self.queue.append(pending)
@@ -86,9 +94,16 @@ class Dispatcher:
             self._latest = lane
         return lane
 
+    def _note_pace(self, now_ns: int) -> None:
+        """Follow the shortest times between two requests: in these the application did nothing but send."""
+        gap_ns, self._sent_ns = now_ns - self._sent_ns, now_ns
+        pace_ns = self._pace_ns
+        pace_ns += (gap_ns - pace_ns) // 4 if gap_ns < pace_ns else min(gap_ns - pace_ns, pace_ns // 64)
+        self._pace_ns = min(max(pace_ns, _QUICKEST_PACE_NS), _SLOWEST_PACE_NS)
+
     def _choose(self) -> Lane | None:
         latest = self._latest
-        if latest is not None and latest.outstanding and latest.keeps_up() and latest.has_room():
+        if latest is not None and latest.outstanding and latest.keeps_up(self._pace_ns) and latest.has_room():
             return latest
         # The lane that became idle last is chosen first: its worker's caches are warm, and it may still be spinning.
         while self._idle:

@@ -220,8 +220,10 @@ class WorkerPool:
         lane = pending.lane
         if lane is None or self._cores < 2 or len(self._crews) > 1 or self._crew.dispatcher.inflight > 1:
             return 0
-        service_ns = lane.sender.service_ns
-        return 2 * service_ns + 20_000 if service_ns < _LONGEST_SPIN_NS else 0
+        sender = lane.sender
+        service_ns = sender.service_ns
+        # Sleeping costs this thread a wake-up, too, and the worker may have to be woken before it begins.
+        return 2 * service_ns + 20_000 + sender.wake_ns if service_ns < _LONGEST_SPIN_NS else 0
 
     # What users ask for.
 

@@ -28,18 +28,22 @@ from modelserve.bundle import Bundle, LiveCallable
 from modelserve.bundle.manifest import signature_from_json
 from modelserve.errors import BundleError, ModelRunError, ModelServeError, OutOfMemoryError, PredictionError
 from modelserve.runtime import messages
-from modelserve.runtime.batcher import Curve, Patience, Waiting, describe, groups, usual
+from modelserve.runtime.batcher import Curve, Patience, Slicing, Waiting, describe, groups, usual
 from modelserve.runtime.bell import Bell
 from modelserve.runtime.channel import EXPIRED, FAILED, FETCH, OK, TOO_LARGE, Receiver, SpinTurn, Submission
 from modelserve.runtime.mapping import give_back_freed_memory
 from modelserve.session import Runner, open_session
-from modelserve.tensors import Tensors
+from modelserve.tensors import Array, Tensors
 
 _WARM_UP_S = 0.03
 _SPIN_NS = 60_000
 _LONGEST_SPIN_NS = 200_000
 _SLEEP_MS = 1000
 _ERROR_BYTES = 2000
+# Answers of a joined run that are shown together: enough to be worth a look, and few enough to overlap.
+_SHOWN_AT_ONCE = 8
+# A request of fewer slices is run whole.
+_WORTH_SLICING = 4
 
 
 class Worker:
@@ -64,8 +68,10 @@ class Worker:
         self._may_join = runner.rows_independent and runner.signature.is_batched
         self._spin_ns = _SPIN_NS if may_spin else 0
         self._may_spin = may_spin
+        self._slicing = Slicing()
         self._patience = Patience(latency_budget_s) if latency_budget_s and self._may_join else None
         self._rested_since_ns = 0
+        self._wake_ns = 0
         self._service_ns = 0
         self._request_ns = 0
         self._held: dict[int, wire.Message] = {}
@@ -86,19 +92,26 @@ class Worker:
         if self._spin():
             return True
         receiver = self._receiver
-        slept_at = time.perf_counter_ns()
+        slept_ns = time.monotonic_ns()
         while receiver.about_to_sleep():
             events = poller.poll(_SLEEP_MS)
             receiver.awake()
             if receiver.waiting():
+                self._note_wake(slept_ns, receiver.rang_ns, time.monotonic_ns())
                 break
             if any(descriptor == control for descriptor, _ in events):
                 return False
-        # Had a spin caught it? Then the next one is worth its while.
-        worth_ns = self._worth_spinning_ns()
-        if self._may_spin and time.perf_counter_ns() - slept_at < worth_ns:
-            self._spin_ns = worth_ns
         return True
+
+    def _note_wake(self, slept_ns: int, rang_ns: int, now_ns: int) -> None:
+        """Learn what a wake-up costs here, and whether a spin would have been shorter than it."""
+        if rang_ns < slept_ns:
+            return  # it found the request by itself
+        self._wake_ns = min(_usual(self._wake_ns, now_ns - rang_ns), _LONGEST_SPIN_NS)
+        self._receiver.tell_wake(self._wake_ns)
+        worth_ns = self._worth_spinning_ns()
+        if self._may_spin and rang_ns - slept_ns < worth_ns:
+            self._spin_ns = worth_ns
 
     def _spin(self) -> bool:
         """Look again and again for a moment; less often after it was in vain."""
@@ -118,8 +131,8 @@ class Worker:
         return False
 
     def _worth_spinning_ns(self) -> int:
-        """The next request of a caller comes the later, the larger its inputs are; never a large part of a run."""
-        return min(max(_SPIN_NS, self._service_ns // 4), _LONGEST_SPIN_NS)
+        """As long as a wake-up takes; a caller's next request comes the later, the larger its inputs are."""
+        return min(max(_SPIN_NS, self._wake_ns, self._service_ns // 4), _LONGEST_SPIN_NS)
 
     def _answer(self, submissions: Sequence[Submission]) -> None:
         waiting = self._admitted(submissions)
@@ -171,15 +184,19 @@ class Worker:
         self._receiver.begin([one.submission.ticket for one in group], start_ns)
         self._answer_group(group)
         self._rested_since_ns = time.monotonic_ns()
-        elapsed_ns = self._rested_since_ns - start_ns
-        rows = sum(one.rows for one in group)
-        self._service_ns = _usual(self._service_ns, elapsed_ns)
-        if self._may_join:
-            self._curve.note(rows, elapsed_ns / 1e9)
-        self._request_ns = _usual(self._request_ns, elapsed_ns // len(group), rise=1.01)
-        join_rows = self._curve.join_rows() if self._may_join else 1
-        self._receiver.tell(join_rows, self._service_ns, self._request_ns, self._curve.row_ns)
+        rows = sum([one.rows for one in group])
+        # Whoever waits is answered first; what was learnt is written down afterwards.
         self._receiver.announce(rows)
+        self._learn(len(group), rows, self._rested_since_ns - start_ns)
+
+    def _learn(self, requests: int, rows: int, elapsed_ns: int) -> None:
+        self._service_ns = _usual(self._service_ns, elapsed_ns)
+        self._request_ns = _usual(self._request_ns, elapsed_ns // requests, rise=1.01)
+        curve = self._curve
+        if self._may_join and rows < _WORTH_SLICING * curve.best_rows:
+            curve.note(rows, elapsed_ns / 1e9)
+        join_rows = curve.join_rows() if self._may_join else 1
+        self._receiver.tell(join_rows, self._service_ns, self._request_ns, curve.row_ns)
 
     def _answer_group(self, group: list[Waiting]) -> None:
         """Answer each; a group that the model refuses, or has no memory for, is halved until only the culprits fail."""
@@ -200,8 +217,38 @@ class Worker:
                 self._fail(one.submission, _as_ours(error))
 
     def _answer_one(self, one: Waiting) -> None:
-        answer = self._runner.run(self._tensors(one), one.layout.outputs)
+        tensors = self._tensors(one)
+        slice_rows = self._slice_rows(one)
+        start_ns = time.monotonic_ns()
+        if slice_rows and self._slicing.pays(one.rows, self._curve.best_row_ns):
+            answer = self._run_in_slices(tensors, one, slice_rows)
+            self._slicing.note(one.rows, time.monotonic_ns() - start_ns, sliced=True)
+        else:
+            answer = self._runner.run(tensors, one.layout.outputs)
+            if slice_rows:
+                self._slicing.note(one.rows, time.monotonic_ns() - start_ns, sliced=False)
         self._write(one.submission, wire.encode_reply(answer))
+
+    def _slice_rows(self, one: Waiting) -> int:
+        """Rows of a slice, where this request is so large that slices may be cheaper than the whole; else 0."""
+        if not self._may_join or one.key is None:
+            return 0
+        best_rows = self._curve.best_rows
+        return best_rows if one.rows >= _WORTH_SLICING * best_rows else 0
+
+    def _run_in_slices(self, tensors: Tensors, one: Waiting, slice_rows: int) -> Tensors:
+        """As one run, in slices whose intermediate values stay in the processor's caches."""
+        answer: dict[str, Array] = {}
+        for start in range(0, one.rows, slice_rows):
+            end = min(start + slice_rows, one.rows)
+            part = self._runner.run({name: array[start:end] for name, array in tensors.items()}, one.layout.outputs)
+            for name, array in part.items():
+                if not array.ndim or array.shape[0] != end - start:
+                    raise ModelRunError(f"The model gave no row for each of {end - start} rows.")
+                if start == 0:
+                    answer[name] = np.empty((one.rows, *array.shape[1:]), array.dtype)
+                answer[name][start:end] = array
+        return answer
 
     def _answer_joined(self, group: list[Waiting]) -> None:
         parts = [self._tensors(one) for one in group]
@@ -211,10 +258,12 @@ class Worker:
         if any(not array.ndim or array.shape[0] != rows for array in answer.values()):
             raise ModelRunError(f"The model gave no row for each of {rows} rows.")
         start = 0
-        for one in group:
+        for count, one in enumerate(group, 1):
             end = start + one.rows
             self._write(one.submission, wire.encode_reply({name: array[start:end] for name, array in answer.items()}))
             start = end
+            if count % _SHOWN_AT_ONCE == 0:
+                self._receiver.show()  # the application goes on with these while the others are written
 
     def _tensors(self, one: Waiting) -> Tensors:
         start = body_offset(one.submission.offset, one.submission.header_bytes)
