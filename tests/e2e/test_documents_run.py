@@ -1,4 +1,4 @@
-"""Every Python block of the README and of the tutorial runs, as a newcomer would run it."""
+"""Every Python block of the README, the tutorial and the how-to of local workers runs, as a newcomer would run it."""
 
 from __future__ import annotations
 
@@ -73,3 +73,11 @@ def test_the_tutorial_runs_from_top_to_bottom(empty: Path) -> None:
     out = run(["tutorial.py"], empty)
     assert "decisions changed" in out
     assert "64" in out
+
+
+def test_the_how_to_of_local_workers_runs_from_top_to_bottom(empty: Path) -> None:
+    (empty / "workers.py").write_text("\n".join(blocks("docs/how-to/run-local-workers.md")))
+    out = run(["workers.py"], empty).splitlines()
+    assert out[0] == "True"
+    assert out[1].startswith("Chose ")
+    assert out[-1].startswith("DeadlineError ")
