@@ -68,7 +68,9 @@ def _measured(name: str, bundle: Path, bodies: dict, seconds: int) -> dict[tuple
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = subprocess.Popen(_commands(port)[name], cwd=_HERE, env={**os.environ, "BUNDLE": str(bundle)})
+    server = subprocess.Popen(
+        _commands(port)[name], cwd=_HERE, env={**os.environ, "BUNDLE": str(bundle)}, stderr=subprocess.DEVNULL
+    )
     try:
         _wait(port, bodies["binary"][0])
         return {

@@ -98,6 +98,7 @@ class Server:
         self.life.failures = [error for error in self.life.failures if error in failures]
         for failure in failures:
             _log.error("Not reloaded: %s", failure)
+        _log.info("Reloaded: %s", ", ".join(sorted(served.name for served in self.repository.served())) or "no model")
         return failures
 
     async def stop(self, drain_s: float | None = None) -> None:

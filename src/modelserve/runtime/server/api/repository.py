@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import orjson
 
@@ -9,6 +11,7 @@ from modelserve.errors import ConfigError
 from modelserve.runtime.server.formats.values import parse
 from modelserve.runtime.server.http.messages import NOTHING, Request, Response
 from modelserve.runtime.server.models.repository import Entry, Repository
+from modelserve.runtime.server.models.served import ServedModel
 from modelserve.runtime.server.routes import Route, Scope
 
 _BASE = "/v2/repository/models/{name}"
@@ -44,9 +47,16 @@ def routes(repository: Repository) -> list[Route]:
         await repository.scale(served, parse(request.body, _Scale).workers)
         return Response(NOTHING)
 
+    def status(request: Request) -> Response:
+        return Response(orjson.dumps(_status(repository.find(*request.arguments))))
+
     found = [
         Route("POST", "/v2/repository/index", index, Scope.ADMIN, "Which models there are"),
         Route("GET", "/v2/repository/index", index, Scope.ADMIN, "Which models there are"),
+    ]
+    found += [
+        Route("GET", path, status, Scope.METRICS, "How a model's workers are")
+        for path in ("/v2/models/{name}/status", "/v2/models/{name}/versions/{version}/status")
     ]
     for base in (_BASE, f"{_BASE}/versions/{{version}}"):
         found += [
@@ -63,6 +73,30 @@ def _line(entry: Entry) -> dict[str, str]:
         "version": entry.place.version,
         "state": entry.state.value,
         "reason": entry.reason,
+    }
+
+
+def _status(served: ServedModel) -> dict[str, Any]:
+    status = served.status()
+    return {
+        "name": served.name,
+        "version": served.version,
+        "digest": served.bundle.digest,
+        "wanted": status.wanted,
+        "ready": status.ready,
+        "inflight": served.inflight,
+        "restarts": status.restarts,
+        "workers": [
+            {
+                "pid": worker.pid,
+                "stage": worker.stage.value,
+                "runs": worker.runs,
+                "rows": worker.rows,
+                "private_bytes": worker.private_bytes,
+                "shared_bytes": worker.shared_bytes,
+            }
+            for worker in status.workers
+        ],
     }
 
 

@@ -46,6 +46,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._listener.forget(self)
         self._intake.end("the connection was closed")
+        self._intake.lose()
         self._writer.lose()
         if self._drive is not None:
             self._drive.stop()

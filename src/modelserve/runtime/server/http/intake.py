@@ -112,8 +112,15 @@ class Intake:
 
     def end(self, why: str) -> None:
         """No more will come."""
-        if self._request is not None and self._request.stream is not None:
-            self._request.stream.end(why)
+        request = self._request
+        if request is not None and request.stream is not None:
+            request.stream.end(why)
+
+    def lose(self) -> None:
+        """The connection is gone: what came of a request is let go."""
+        request, self._request = self._request, None
+        if request is not None and request.stream is None:
+            self._reserve_bytes(-request.reserved_bytes)
 
     def is_reading(self, request: Request) -> bool:
         """Whether this request's body is still coming."""
@@ -166,7 +173,11 @@ class Intake:
         if response is not None:
             self._refuse_with(response)
             return
-        streams = self._application.wants_stream(request)
+        upgrades = parser.should_upgrade()
+        if upgrades and b"transfer-encoding" in headers:
+            self.refuse(400, "A body in chunks cannot come with 'upgrade'. Leave that header out.")
+            return
+        streams = not upgrades and self._application.wants_stream(request)
         if not streams and not self._has_room(headers.get(b"content-length")):
             return
         if headers.get(b"expect", NOTHING).lower() == b"100-continue":
@@ -188,6 +199,9 @@ class Intake:
     def on_message_complete(self) -> None:
         if self.refused:
             return
+        request = self._request
+        if request is not None and request.reserved_bytes and self._parser.should_upgrade():
+            return  # its body is still to come
         parts = self._parts
         self._complete(parts[0] if len(parts) == 1 else b"".join(parts))
 
@@ -197,10 +211,7 @@ class Intake:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # Nothing here is ever upgraded; RFC 9110 lets a server answer as if it had not been asked.
-            self._parser = httptools.HttpRequestParser(self)
-            if len(data) > upgrade.args[0]:
-                self._feed(data[upgrade.args[0] :])
+            self._go_on_after_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserCallbackError as error:
             raise error.__context__ or error from None  # a fault of our own, not of the client
         except httptools.HttpParserError as error:
@@ -208,6 +219,22 @@ class Intake:
         request = self._request
         if request is not None and request.reserved_bytes - self._body_bytes >= DIRECT_FROM_BYTES and not self.refused:
             self._direct = DirectBody(request.reserved_bytes, self._parts)
+
+    def _go_on_after_upgrade(self, rest: memoryview) -> None:
+        """Nothing here is ever upgraded: RFC 9110 lets a server answer as if it had not been asked to.
+
+        The parser leaves the body of such a request to whoever would take over.
+        """
+        self._parser = httptools.HttpRequestParser(self)
+        request = self._request
+        if request is not None and not self.refused:
+            self._direct = direct = DirectBody(request.reserved_bytes, [])
+            size = min(len(rest), request.reserved_bytes)
+            direct.room[:size] = rest[:size]
+            rest = rest[size:]
+            self.received(size)
+        if rest:
+            self._feed(rest)
 
     def _has_room(self, announced: bytes | None) -> bool:
         """Whether a body of the announced length may come."""
