@@ -122,7 +122,7 @@ class ServerProcess:
     @property
     def address(self) -> str:
         """Such as 127.0.0.1:40123."""
-        return "127.0.0.1:" + self.wait_for("Listening on")["message"].rsplit(":", 1)[1]
+        return "127.0.0.1:" + str(self.wait_for("Listening on")["message"]).rsplit(":", 1)[1]
 
     @property
     def url(self) -> str:

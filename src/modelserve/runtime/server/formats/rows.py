@@ -80,7 +80,7 @@ def write(reply: wire.Reply, names: tuple[str, ...], signature: Signature, *, si
     arrays = wire.decode(wire.reply_layout(reply.header), reply.body)
     if not names:
         (array,) = arrays.values()
-        content = json_from_array(array[0] if single and array.ndim else array)
+        content = json_from_array(_row(array, 0) if single else array)
         return Response(content if single else b'{"predictions":%b}' % content)
     rows = max((array.shape[0] for array in arrays.values() if array.ndim), default=1)
     records = [b"{%b}" % b",".join(_cells(arrays, row)) for row in range(rows)]
@@ -88,10 +88,12 @@ def write(reply: wire.Reply, names: tuple[str, ...], signature: Signature, *, si
 
 
 def _cells(arrays: dict[str, Array], row: int) -> list[bytes]:
-    return [
-        b"%b:%b" % (orjson.dumps(name), json_from_array(array[row] if array.ndim else array))
-        for name, array in arrays.items()
-    ]
+    return [b"%b:%b" % (orjson.dumps(name), json_from_array(_row(array, row))) for name, array in arrays.items()]
+
+
+def _row(array: Array, row: int) -> Array:
+    # By a slice: an index into text gives the text itself instead of an array.
+    return array[row : row + 1].reshape(array.shape[1:]) if array.ndim else array
 
 
 def _inputs(given: _Body, signature: Signature) -> Any:
