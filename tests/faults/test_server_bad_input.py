@@ -68,7 +68,7 @@ def _until(is_so: Callable[[], bool]) -> None:
 
 
 def head(path: str, length: int | None, headers: dict[str, str]) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "host: here", *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [f"POST {path} HTTP/1.1", "host: localhost", *(f"{name}: {value}" for name, value in headers.items())]
     if length is not None:
         lines.append(f"content-length: {length}")
     return "\r\n".join([*lines, "", ""]).encode()
@@ -355,23 +355,23 @@ def test_an_unknown_media_type_is_refused(server: ServerThread) -> None:
         b"junk\r\n\r\n",
         b"\0" * 100,
         b"GET / HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/9.9\r\nhost: a\r\n\r\n",
-        b"FLY / HTTP/1.1\r\nhost: a\r\n\r\n",
-        b"POST /invocations HTTP/1.1\r\nhost: a\r\nhost: b\r\ncontent-length: 2\r\n\r\n{}",
+        b"GET / HTTP/9.9\r\nhost: localhost\r\n\r\n",
+        b"FLY / HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"POST /invocations HTTP/1.1\r\nhost: localhost\r\nhost: b\r\ncontent-length: 2\r\n\r\n{}",
         b"POST /invocations HTTP/1.1\r\nhost : a\r\ncontent-length: 2\r\n\r\n{}",
-        b"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n{}",
-        b"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-length: -2\r\n\r\n{}",
-        b"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-length: +2\r\n\r\n{}",
-        b"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}",
-        b"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}",
-        b"POST /invocations HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 2\r\n\r\n{}",
-        b"POST /invocations HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\n",
-        b"POST /invocations HTTP/1.1\r\nhost: a\r\ntransfer-encoding: xchunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-        b"POST /invocations HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, identity\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-        b"POST /invocations HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
-        b"POST /invocations HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2;\nx\r\n{}\r\n0\r\n\r\n",
-        b"POST /invocations HTTP/1.1\r\nhost: a\r\n x: folded\r\ncontent-length: 2\r\n\r\n{}",
-        b"POST /invocations HTTP/1.1\r\nhost: a\r\nx: a\rb\r\ncontent-length: 2\r\n\r\n{}",
+        b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ncontent-length: x\r\n\r\n{}",
+        b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ncontent-length: -2\r\n\r\n{}",
+        b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ncontent-length: +2\r\n\r\n{}",
+        b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}",
+        b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}",
+        b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\ncontent-length: 2\r\n\r\n{}",
+        b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: gzip\r\n\r\n",
+        b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: xchunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+        b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n2;\nx\r\n{}\r\n0\r\n\r\n",
+        b"POST /invocations HTTP/1.1\r\nhost: localhost\r\n x: folded\r\ncontent-length: 2\r\n\r\n{}",
+        b"POST /invocations HTTP/1.1\r\nhost: localhost\r\nx: a\rb\r\ncontent-length: 2\r\n\r\n{}",
         b"POST /invocations HTTP/1.1\nhost: a\ncontent-length: 2\n\n{}",
     ],
 )

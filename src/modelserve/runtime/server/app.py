@@ -49,11 +49,19 @@ class App:
 
     Args:
         most_bytes: Largest body after it was unfolded.
+        id_headers: Where a client may name its request, the first that it uses.
     """
 
     def __init__(
-        self, routes: Routes, life: Life, access: Access, most_bytes: int, watchers: tuple[Watcher, ...] = ()
+        self,
+        routes: Routes,
+        life: Life,
+        access: Access,
+        most_bytes: int,
+        watchers: tuple[Watcher, ...] = (),
+        id_headers: tuple[bytes, ...] = (b"x-request-id",),
     ) -> None:
+        self._id_headers = id_headers
         self._most_bytes = most_bytes
         self._routes = routes
         self._life = life
@@ -63,8 +71,7 @@ class App:
         self._numbers = itertools.count(1)
 
     def begin(self, request: Request) -> Response | None:
-        asked = request.headers.get(b"x-request-id", NOTHING)
-        request.id = asked if _is_id(asked) else b"%b-%x" % (self._id_prefix, next(self._numbers))
+        request.id = self._named(request.headers) or b"%b-%x" % (self._id_prefix, next(self._numbers))
         try:
             response = self._routes.find(request) or self._check(request)
         except Exception as error:  # noqa: BLE001  # one of the two places that answer for every failure
@@ -101,6 +108,13 @@ class App:
         encoding = request.headers.pop(b"content-encoding")
         work = partial(decoded, request.body, encoding, self._most_bytes)
         request.body = await asyncio.get_running_loop().run_in_executor(None, work)
+
+    def _named(self, headers: dict[bytes, bytes]) -> bytes:
+        for name in self._id_headers:
+            asked = headers.get(name)
+            if asked is not None and _is_id(asked):
+                return asked
+        return NOTHING
 
     def _failed(self, error: Exception) -> Response:
         if isinstance(error, ModelServeError):

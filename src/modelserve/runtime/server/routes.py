@@ -59,7 +59,9 @@ class Routes:
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self.routes = list(routes)
-        self._compiled = [(_compiled(route.pattern), route) for route in routes]
+        # Paths that are spelt out go before those with a name in them: /v2/models/stats is no model "stats".
+        ordered = sorted(routes, key=lambda route: len(route.parameters) > 0)
+        self._compiled = [(_compiled(route.pattern), route) for route in ordered]
         self._known: dict[tuple[bytes, bytes], tuple[Route, tuple[str, ...]]] = {}
 
     def find(self, request: Request) -> Response | None:

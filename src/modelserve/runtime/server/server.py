@@ -60,7 +60,15 @@ class Server:
         self.repository = Repository(_catalogue(settings, contract), settings.loading)
         self.life = Life(self.repository)
         watchers: tuple[Watcher, ...] = (Audit(),)
-        app = App(Routes(self._routes()), self.life, self._policy(), settings.limits.body_bytes, watchers)
+        id_headers = {b"x-request-id": None} | ({} if contract is None else {contract.request_id_header: None})
+        app = App(
+            Routes(self._routes()),
+            self.life,
+            self._policy(),
+            settings.limits.body_bytes,
+            watchers,
+            tuple(reversed(id_headers)),
+        )
         self._listener = Listener(app, settings.limits)
         self._loading: asyncio.Task[None] | None = None
 
@@ -178,7 +186,11 @@ class Server:
                 "with 'modelserve keys create' and give its file by --keys; or say --anonymous where something in "
                 "front of this server asks for keys."
             )
-        return Policy(authorities, closed=closed and settings.tls_client_ca is None)
+        return Policy(
+            authorities,
+            closed=closed and settings.tls_client_ca is None,
+            local=settings.is_loopback and not settings.anonymous,
+        )
 
 
 def _catalogue(settings: ServerSettings, contract: Contract | None) -> Catalogue:

@@ -26,15 +26,20 @@ class Policy:
     Args:
         authorities: What recognises callers. None, and `closed` False: everybody may do everything.
         closed: Whether callers have to be recognised even where there is nothing that could recognise them.
+        local: Whether only this machine can reach the server, so that any other name in `Host` is a web page's trick.
     """
 
-    def __init__(self, authorities: Sequence[Authority] = (), *, closed: bool = False) -> None:
+    def __init__(self, authorities: Sequence[Authority] = (), *, closed: bool = False, local: bool = False) -> None:
+        self._local = local and not closed and not authorities
         self._authorities = tuple(authorities)
         self._closed = closed or bool(authorities)
         self._rates = Rates()
 
     def check(self, request: Request, route: Route) -> Response | None:
         """Note who asks; a response refuses."""
+        foreign = self._from_a_web_page(request)
+        if foreign is not None:
+            return foreign
         if not self._closed or route.contract:
             request.caller = ANYBODY
             return None
@@ -57,6 +62,21 @@ class Policy:
             return problem(403, f"This key may not use model {request.arguments[0]!r}.", code="access_denied")
         return self._in_rate(caller)
 
+    def _from_a_web_page(self, request: Request) -> Response | None:
+        """Pages of other sites that a user of this machine looks at may not ask in their name."""
+        host = request.headers.get(b"host", NOTHING)
+        origin = request.headers.get(b"origin")
+        if origin is not None and origin.partition(b"://")[2] != host:
+            return problem(403, "Web pages of other sites may not ask here.", code="access_denied")
+        if self._local and not _is_local(host):
+            return problem(
+                403,
+                "This server is for its own machine, under its own name. Ask it as 127.0.0.1 or localhost; behind a "
+                "proxy start it with --anonymous, or with keys.",
+                code="access_denied",
+            )
+        return None
+
     def _recognised(self, request: Request) -> Caller | None:
         credential = _credential(request)
         if not credential or len(credential) > _LONGEST_CREDENTIAL:
@@ -74,6 +94,11 @@ class Policy:
             return None
         message = f"This key may ask {caller.rate_per_s:g} times a second, and has. Wait before asking again."
         return problem(429, message, code="overloaded", retry_s=wait_s)
+
+
+def _is_local(host: bytes) -> bool:
+    name = host.rpartition(b":")[0] if host.rpartition(b":")[2].isdigit() else host
+    return name in {b"localhost", b"[::1]", b""} or name.startswith(b"127.")
 
 
 def _credential(request: Request) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modelserve.errors import ConfigError
+from modelserve.runtime.server.access.caller import require_model
 from modelserve.runtime.server.formats import lines, media
 from modelserve.runtime.server.http.messages import Request, Response
 from modelserve.runtime.server.models.repository import Repository
@@ -40,6 +41,7 @@ class Predictions:
 
     async def __call__(self, request: Request) -> Response:
         name, version = self._asked(request)
+        require_model(request, name)
         served = await self._repository.demand(name, version)
         if request.stream is not None:
             return await self._streamed(request, served)

@@ -34,6 +34,7 @@ _READERS: dict[bytes, Reader] = {
     SIZED: _read_json_or_oip,
     b"application/json": _read_json_or_oip,
     b"application/octet-stream": _read_json_or_oip,
+    b"application/x-www-form-urlencoded": _read_json_or_oip,  # what curl says of every body unless it is told
     npy.NPY: lambda request, model: npy.read(request.body, model),
     b"application/npy": lambda request, model: npy.read(request.body, model),
     tables.CSV: lambda request, model: tables.read_csv(request.body, model),

@@ -155,7 +155,7 @@ class Repository:
             InvalidScaleError, WorkerStartError: that many cannot be.
         """
         async with self._turn:
-            await self._blocking(served.pool.scale, workers)
+            await self._blocking(served.scale, workers)
 
     async def load_all(self) -> list[ModelServeError]:
         """Load the default version of every model; what does not load is told and hurts no other."""

@@ -77,6 +77,15 @@ class ServedModel:
         self.bundle, self.signature = bundle, bundle.signature
         self._status = None
 
+    def scale(self, workers: int) -> None:
+        """Have so many workers. Blocks until they are there.
+
+        Raises:
+            InvalidScaleError, WorkerStartError: that many cannot be.
+        """
+        self.pool.scale(workers)
+        self._status = None
+
     def status(self) -> PoolStatus:
         """How its workers are, as of a second ago at most: asking costs some milliseconds."""
         now = time.monotonic()
