@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from modelserve.errors import ConfigError, InputError
+from modelserve.runtime.server.access import keys as keys_module
 from modelserve.runtime.server.access.keys import KeyFile
 from modelserve.runtime.server.access.rate import Rates
 from modelserve.testing import models
@@ -49,9 +50,10 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     folder = bundle_folder(tmp_path / "models", a=models.linear(), b=models.linear(seed=2))
     keys = KeyFile(tmp_path / "keys.json")
+    monkeypatch.setattr(keys_module, "_CHECK_EVERY_S", 0.0)
     keys.create("first", scopes=["admin"])
     with ServerThread(models=folder, keys=keys.path) as server:
         yield Place(server, keys)
