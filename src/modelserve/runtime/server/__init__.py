@@ -6,7 +6,7 @@ try:
     from modelserve.runtime.server.server import Server
     from modelserve.runtime.server.settings import ServerSettings, read_settings
 except ModuleNotFoundError as error:
-    if error.name not in {"httptools", "msgspec", "orjson"}:
+    if error.name not in {"httptools", "msgspec", "orjson", "prometheus_client"}:
         raise
     raise MissingExtraError(
         f'Serving over HTTP needs {error.name!r}. Install it with: pip install "modelserve[server]"'

@@ -25,6 +25,7 @@ from modelserve.runtime.server.access.keys import KeyFile
 from modelserve.runtime.server.access.policy import Policy
 from modelserve.runtime.server.api import contract as contract_api
 from modelserve.runtime.server.api import health, inference
+from modelserve.runtime.server.api import metrics as metrics_api
 from modelserve.runtime.server.api import repository as repository_api
 from modelserve.runtime.server.api.predictions import Predictions
 from modelserve.runtime.server.app import App, Watcher
@@ -34,6 +35,7 @@ from modelserve.runtime.server.http.listener import Listener
 from modelserve.runtime.server.life import Life, Phase
 from modelserve.runtime.server.models.catalogue import Catalogue
 from modelserve.runtime.server.models.repository import Repository
+from modelserve.runtime.server.observe.metrics import Metrics
 from modelserve.runtime.server.routes import Route, Routes
 from modelserve.runtime.server.settings import ServerSettings
 
@@ -59,7 +61,8 @@ class Server:
         self._fetched: tempfile.TemporaryDirectory[str] | None = None
         self.repository = Repository(_catalogue(settings, contract), settings.loading)
         self.life = Life(self.repository)
-        watchers: tuple[Watcher, ...] = (Audit(),)
+        self._metrics = Metrics(self.repository, self._connections, lambda: not self.life.why_not_ready())
+        watchers: tuple[Watcher, ...] = (Audit(), self._metrics)
         id_headers = {b"x-request-id": None} | ({} if contract is None else {contract.request_id_header: None})
         app = App(
             Routes(self._routes()),
@@ -161,6 +164,9 @@ class Server:
         single = {} if found is None else {self.settings.name: found}
         self.repository.catalogue.use(None if single else into, single)
 
+    def _connections(self) -> int:
+        return self._listener.connections
+
     def _routes(self) -> list[Route]:
         predictions = Predictions(self.repository, self.settings.default_model)
         own = [
@@ -168,6 +174,7 @@ class Server:
             *inference.routes(self.repository, "modelserve", version("modelserve")),
             *repository_api.routes(self.repository),
             *predictions.routes(),
+            *metrics_api.routes(self._metrics),
         ]
         if self._contract is None:
             return own
