@@ -145,8 +145,6 @@ class Server:
             await self._fetch()
             if not self.settings.on_demand:
                 self.life.failures = await self.repository.load_all()
-            if not self.repository.catalogue.places():
-                raise ConfigError("There is no model to serve. Name a bundle, or a folder that holds bundles.")
         except ModelServeError as error:
             self.life.failures = [error]
         if self.life.phase is Phase.STARTING:

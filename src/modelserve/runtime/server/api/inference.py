@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from modelserve.bundle.manifest import signature_to_json
 from modelserve.runtime.server.formats import oip
 from modelserve.runtime.server.http.messages import Request, Response
 from modelserve.runtime.server.models.repository import Repository
@@ -58,7 +59,13 @@ def metadata(served: ServedModel, repository: Repository) -> dict[str, Any]:
         "platform": PLATFORM,
         "inputs": [oip.spec_json(spec) for spec in signature.inputs],
         "outputs": [oip.spec_json(spec) for spec in signature.outputs],
-        "parameters": {"digest": served.bundle.digest, "primary_output": signature.primary},
+        "parameters": {
+            "digest": served.bundle.digest,
+            "primary_output": signature.primary,
+            "rows_independent": served.bundle.rows_independent,
+            # What the protocol has no words for: names of columns and axes, and whether NaN is taken.
+            "signature": signature_to_json(signature),
+        },
     }
 
 
