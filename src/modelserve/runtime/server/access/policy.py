@@ -18,6 +18,7 @@ from modelserve.runtime.server.routes import Route, Scope
 _CHALLENGE = ((b"www-authenticate", b"Bearer"),)
 _BEARER = b"bearer "
 _LONGEST_CREDENTIAL = 8192
+_MOST_HOSTS = 64
 
 
 class Policy:
@@ -34,6 +35,8 @@ class Policy:
         self._authorities = tuple(authorities)
         self._closed = closed or bool(authorities)
         self._rates = Rates()
+        #: Names in `Host` that were found to be right, so that the everyday request is only looked up.
+        self._own_hosts: set[bytes] = set()
 
     def check(self, request: Request, route: Route) -> Response | None:
         """Note who asks; a response refuses."""
@@ -65,6 +68,8 @@ class Policy:
     def _from_a_web_page(self, request: Request) -> Response | None:
         """Pages of other sites that a user of this machine looks at may not ask in their name."""
         host = request.headers.get(b"host", NOTHING)
+        if host in self._own_hosts and b"origin" not in request.headers:
+            return None
         origin = request.headers.get(b"origin")
         if origin is not None and origin.partition(b"://")[2] != host:
             return problem(403, "Web pages of other sites may not ask here.", code="access_denied")
@@ -75,6 +80,8 @@ class Policy:
                 "proxy start it with --anonymous, or with keys.",
                 code="access_denied",
             )
+        if len(self._own_hosts) < _MOST_HOSTS:
+            self._own_hosts.add(host)
         return None
 
     def _recognised(self, request: Request) -> Caller | None:

@@ -31,7 +31,7 @@ def routes(repository: Repository, server_name: str, server_version: str) -> lis
         return Response(orjson.dumps(configuration(repository.find(*request.arguments))))
 
     async def infer(request: Request) -> Response:
-        served = await repository.demand(*request.arguments)
+        served = repository.ready(*request.arguments) or await repository.demand(*request.arguments)
         question = oip.read(request.body, request.headers.get(oip.HEADER_LENGTH), served)
         return await served.ask(question)
 

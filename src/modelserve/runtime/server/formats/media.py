@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from modelserve import wire
 from modelserve.errors import WireError
 from modelserve.runtime.server.formats import npy, oip, rows, tables
 from modelserve.runtime.server.formats.question import Described, Question
 from modelserve.runtime.server.http.messages import Request, Response
+from modelserve.tensors import Array
 
 # Above this size reading may take milliseconds, for which no other request should wait.
 _ASIDE_FROM_BYTES = 256 << 10
@@ -57,8 +57,8 @@ def _length_in_type(request: Request) -> bytes | None:
 def _answered_alike(question: Question) -> Question:
     """The same question, its answer's length told in the media type too."""
 
-    def write(reply: wire.Reply) -> Response:
-        response = question.write(reply)
+    def write(arrays: dict[str, Array]) -> Response:
+        response = question.write(arrays)
         for name, value in response.headers:
             if name == oip.HEADER_LENGTH:
                 response.content_type = b"%b;json-header-size=%b" % (SIZED, value)

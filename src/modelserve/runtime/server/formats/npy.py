@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from modelserve import wire
 from modelserve.errors import WireError
 from modelserve.runtime.server.formats.question import Described, Question, question
 from modelserve.runtime.server.http.messages import Response
@@ -27,9 +26,9 @@ def read(body: bytes | memoryview, model: Described) -> Question:
     return question(model.signature.check(array_from_npy(body)), (), write)
 
 
-def write(reply: wire.Reply) -> Response:
+def write(arrays: dict[str, Array]) -> Response:
     """The primary output's array."""
-    (array,) = wire.decode(wire.reply_layout(reply.header), reply.body).values()
+    (array,) = arrays.values()
     content = io.BytesIO()
     # Text as numpy's own: as objects it could only be pickled.
     np.lib.format.write_array(content, array.astype(str) if array.dtype.kind == "O" else array, allow_pickle=False)

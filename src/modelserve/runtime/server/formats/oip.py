@@ -28,6 +28,7 @@ from modelserve.tensors import OIP_DATATYPES, Array, TensorSpec
 OCTETS = b"application/octet-stream"
 HEADER_LENGTH = b"inference-header-content-length"
 _DTYPES = {oip: np.dtype(object if name == "string" else name) for name, oip in OIP_DATATYPES.items()}
+_DATATYPES = {dtype: oip for oip, dtype in _DTYPES.items()}
 _UNSUPPORTED = ("shared_memory_region", "classification")
 _DIGITS = 12
 _MOST_AXES = 32
@@ -78,21 +79,20 @@ def read(body: bytes | memoryview, header_length: bytes | None, model: Described
     checked = signature.check(inputs)
     wanted = _wanted(asked, model)
     timeout_s = None if not asked.parameters else _timeout_s(asked.parameters)
-    return question(checked, wanted.outputs, lambda reply: write(reply, wanted, model), timeout_s)
+    return question(checked, wanted.outputs, lambda arrays: write(arrays, wanted, model), timeout_s)
 
 
-def write(reply: wire.Reply, asked: Asked, model: Described) -> Response:
+def write(arrays: dict[str, Array], asked: Asked, model: Described) -> Response:
     """The answer, with raw bytes behind the JSON where they were asked for."""
-    layout = wire.reply_layout(reply.header)
     if not any(asked.binary):
-        prefix, middles = _json_frame(reply.header, model.name, model.version)
-        arrays = wire.decode(layout, reply.body)
+        described = tuple([(name, array.dtype, array.shape) for name, array in arrays.items()])
+        prefix, middles = _json_frame(described, model.name, model.version)
         parts = [prefix, b',"id":%b' % orjson.dumps(asked.id) if asked.id else b"", b',"outputs":[']
         for middle, array in zip(middles, arrays.values(), strict=True):
             parts += (middle, json_from_array(array.reshape(-1)), b"}")
         parts.append(b"]}")
         return Response(b"".join(parts))
-    return _binary(reply, layout, asked, model)
+    return _binary(arrays, asked, model)
 
 
 def spec_json(spec: TensorSpec) -> dict[str, Any]:
@@ -206,26 +206,28 @@ def _timeout_s(parameters: dict[str, Any]) -> float | None:
 
 
 @lru_cache(maxsize=1024)
-def _json_frame(header: bytes, name: str, version: str) -> tuple[bytes, list[bytes]]:
+def _json_frame(
+    outputs: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...], name: str, version: str
+) -> tuple[bytes, list[bytes]]:
     """What stands around the data of an answer; the same for all answers of one shape."""
     middles: list[bytes] = []
-    for field in wire.reply_layout(header).fields:
-        described = orjson.dumps({"name": field.name, "datatype": field.datatype, "shape": field.shape})
+    for output, dtype, shape in outputs:
+        described = orjson.dumps({"name": output, "datatype": _DATATYPES[dtype], "shape": shape})
         middles.append((b"," if middles else b"") + described[:-1] + b',"data":')
     return orjson.dumps({"model_name": name, "model_version": version})[:-1], middles
 
 
-def _binary(reply: wire.Reply, layout: wire.Layout, asked: Asked, model: Described) -> Response:
-    arrays = None if all(asked.binary) else wire.decode(layout, reply.body)
+def _binary(arrays: dict[str, Array], asked: Asked, model: Described) -> Response:
     outputs: list[dict[str, Any]] = []
     pieces: list[bytes | memoryview] = []
-    for field, binary in zip(layout.fields, asked.binary, strict=True):
-        entry: dict[str, Any] = {"name": field.name, "datatype": field.datatype, "shape": field.shape}
-        if binary or arrays is None:
-            entry["parameters"] = {"binary_data_size": field.size_bytes}
-            pieces.append(reply.body[field.offset : field.offset + field.size_bytes])
+    for (name, array), binary in zip(arrays.items(), asked.binary, strict=True):
+        entry: dict[str, Any] = {"name": name, "datatype": _DATATYPES[array.dtype], "shape": array.shape}
+        if binary:
+            (piece,) = wire.encode_reply({name: array}).buffers
+            entry["parameters"] = {"binary_data_size": piece.nbytes}
+            pieces.append(piece)
         else:
-            entry["data"] = orjson.Fragment(json_from_array(arrays[field.name].reshape(-1)))
+            entry["data"] = orjson.Fragment(json_from_array(array.reshape(-1)))
         outputs.append(entry)
     content: dict[str, Any] = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
     if asked.id:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from modelserve import wire
 from modelserve.errors import WireError
 from modelserve.runtime.server.http.messages import Response
-from modelserve.tensors import Checked, Signature
+from modelserve.tensors import Array, Checked, Signature
 
 _LONGEST_S = 3600.0
+
+#: What makes a response of an answer's tensors by name.
+Writer: TypeAlias = Callable[[dict[str, Array]], Response]
 
 
 class Described(Protocol):
@@ -30,23 +33,23 @@ class Question(NamedTuple):
     """One request to the workers, and how its answer is written.
 
     Attributes:
+        tensors, outputs: What the message was made of.
+        write: The response for the answer's tensors by name.
         timeout_s: What the client allows; None where it does not say.
     """
 
     message: wire.Message
     rows: int
-    write: Callable[[wire.Reply], Response]
+    tensors: dict[str, Array]
+    outputs: tuple[str, ...]
+    write: Writer
     timeout_s: float | None = None
 
 
-def question(
-    checked: Checked,
-    outputs: Sequence[str],
-    write: Callable[[wire.Reply], Response],
-    timeout_s: float | None = None,
-) -> Question:
+def question(checked: Checked, outputs: tuple[str, ...], write: Writer, timeout_s: float | None = None) -> Question:
     """The question for inputs that fit. No `outputs` asks for the primary one."""
-    return Question(wire.encode_request(checked.tensors, outputs), checked.rows, write, timeout_s)
+    message = wire.encode_request(checked.tensors, outputs)
+    return Question(message, checked.rows, checked.tensors, outputs, write, timeout_s)
 
 
 def known_outputs(signature: Signature, names: Sequence[str]) -> tuple[str, ...]:

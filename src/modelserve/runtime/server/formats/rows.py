@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 import orjson
 
-from modelserve import wire
 from modelserve.errors import WireError
 from modelserve.runtime.server.formats.question import Described, Question, known_outputs, question
 from modelserve.runtime.server.formats.table import Table, table_of_records, table_of_rows
@@ -52,7 +51,7 @@ def read(body: bytes | memoryview, model: Described) -> Question:
     given: _Body = parse(body, _Body)
     checked = model.signature.check(_inputs(given, model.signature))
     names = _outputs(given.parameters or given.params or {}, model.signature)
-    return question(checked, names, lambda reply: write(reply, names, model.signature, single=False))
+    return question(checked, names, lambda arrays: write(arrays, names, single=False))
 
 
 def is_oip(body: bytes | memoryview) -> bool:
@@ -72,12 +71,11 @@ def read_instance(line: bytes, model: Described) -> Question:
         WireError, SignatureError: as `read`.
     """
     checked = model.signature.check(_instances(b"[%b]" % line, model.signature))
-    return question(_one_row(checked), (), lambda reply: write(reply, (), model.signature, single=True))
+    return question(_one_row(checked), (), lambda arrays: write(arrays, (), single=True))
 
 
-def write(reply: wire.Reply, names: tuple[str, ...], signature: Signature, *, single: bool) -> Response:
+def write(arrays: dict[str, Array], names: tuple[str, ...], *, single: bool) -> Response:
     """Predictions by row; for one instance by itself its one prediction."""
-    arrays = wire.decode(wire.reply_layout(reply.header), reply.body)
     if not names:
         (array,) = arrays.values()
         content = json_from_array(_row(array, 0) if single else array)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelserve import wire
 from modelserve.errors import MissingExtraError, WireError
 from modelserve.runtime.server.formats.arrow_messages import check_uncompressed
 from modelserve.runtime.server.formats.parquet_files import batches
@@ -114,7 +113,7 @@ def _from_arrow(read: Callable[[], Any], model: Described, kind: bytes) -> Quest
         raise WireError(f"The table's columns must be different names, got {table.column_names[:20]}.")
     frame = _frame(Table(columns), model.signature)
     signature = model.signature
-    return question(signature.check(frame), (), lambda reply: _write_arrow(reply, signature, kind))
+    return question(signature.check(frame), (), lambda arrays: _write_arrow(arrays, signature, kind))
 
 
 def _array(column: Any) -> Array:
@@ -185,19 +184,19 @@ def _numbers(name: str, table: Table) -> Array:
         raise WireError(f"Column {name!r} of the CSV holds what is no number ({str(error)[:120]}).") from error
 
 
-def _csv(reply: wire.Reply) -> Response:
-    (array,) = wire.decode(wire.reply_layout(reply.header), reply.body).values()
+def _csv(arrays: dict[str, Array]) -> Response:
+    (array,) = arrays.values()
     rows = array.reshape(array.shape[0] if array.ndim else 1, -1)
     content = io.StringIO()
     csv.writer(content, lineterminator="\n").writerows(rows.tolist())
     return Response(content.getvalue().encode(), CSV)
 
 
-def _write_arrow(reply: wire.Reply, signature: Signature, kind: bytes) -> Response:
+def _write_arrow(arrays: dict[str, Array], signature: Signature, kind: bytes) -> Response:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    (array,) = wire.decode(wire.reply_layout(reply.header), reply.body).values()
+    (array,) = arrays.values()
     rows = array.reshape(array.shape[0] if array.ndim else 1, -1)
     flat = pa.array(rows.ravel() if rows.dtype.kind != "O" else rows.ravel().tolist())
     column = flat if rows.shape[1] == 1 else pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])

@@ -80,6 +80,10 @@ class Repository:
 
     # What requests ask.
 
+    def ready(self, name: str, version: str = "") -> ServedModel | None:
+        """A model that is ready, at the cost of one look; None where it is not."""
+        return self._ready.get((name, version))
+
     def find(self, name: str, version: str = "") -> ServedModel:
         """A model that is ready.
 

@@ -10,6 +10,7 @@ from modelserve.runtime.pool import WorkerPool
 from modelserve.runtime.server.formats.question import Question
 from modelserve.runtime.server.http.messages import Response
 from modelserve.runtime.server.models.statistics import Statistics
+from modelserve.runtime.server.models.together import Together
 from modelserve.runtime.settings import PoolSettings, PoolStatus
 from modelserve.tensors import Signature
 
@@ -31,6 +32,7 @@ class ServedModel:
         self.bundle = bundle
         self.signature: Signature = bundle.signature
         self.pool = pool
+        self._together = Together(pool, may_join=bundle.rows_independent and bundle.signature.is_batched)
         self.loaded_s = loaded_s
         self.statistics = Statistics()
         self.inflight = 0
@@ -57,7 +59,7 @@ class ServedModel:
         start = time.monotonic_ns()
         self.inflight += 1
         try:
-            reply = await self.pool.submit(question.message, question.rows, question.timeout_s)
+            arrays = await self._together.ask(question)
         except ModelServeError as error:
             self.statistics.failure(error.code, time.monotonic_ns() - start)
             raise
@@ -65,7 +67,7 @@ class ServedModel:
             self.inflight -= 1
             self.used_at = time.monotonic()
         self.statistics.success(question.rows, time.monotonic_ns() - start)
-        return question.write(reply)
+        return question.write(arrays)
 
     def update(self, bundle: Bundle) -> None:
         """Answer with another bundle from now on. Blocks until its workers are ready.
@@ -75,6 +77,7 @@ class ServedModel:
         """
         self.pool.update(bundle)
         self.bundle, self.signature = bundle, bundle.signature
+        self._together.may_join = bundle.rows_independent and bundle.signature.is_batched
         self._status = None
 
     def scale(self, workers: int) -> None:
