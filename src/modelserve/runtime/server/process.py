@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 
 from modelserve.errors import ConfigError, ModelServeError
@@ -23,6 +24,7 @@ from modelserve.runtime.server.server import Server
 from modelserve.runtime.server.settings import ServerSettings
 
 _log = logging.getLogger(__name__)
+_GRACE_S = 3.0
 
 
 def run(
@@ -53,6 +55,11 @@ async def _serve(server: Server, told: Callable[[str], None]) -> int:
         if ending.is_set():
             _log.warning("Told a second time: ending without the answers under way.")
             os._exit(1)
+        # Whatever hangs (a model that is being loaded, a storage that does not answer): the deadline holds.
+        settings = server.settings
+        last = threading.Timer(settings.drain_s + settings.unready_s + _GRACE_S, os._exit, (1,))
+        last.daemon = True
+        last.start()
         ending.set()
 
     def reload() -> None:

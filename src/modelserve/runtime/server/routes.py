@@ -92,7 +92,9 @@ class Routes:
                 return route, tuple(unquote(part) for part in match.groups())
             allowed.append(route.method)
         if not allowed:
-            return problem(404, f"There is no {path[:200]!r} here. /docs lists what there is.", code="not_found")
+            return problem(
+                404, f"There is no {path[:200]!r} here. /openapi.json lists what there is.", code="not_found"
+            )
         allow = ", ".join(sorted({*allowed, *(["HEAD"] if "GET" in allowed else [])}))
         return problem(
             405,

@@ -24,7 +24,7 @@ from modelserve.runtime.server.access.caller import Authority
 from modelserve.runtime.server.access.keys import KeyFile
 from modelserve.runtime.server.access.policy import Policy
 from modelserve.runtime.server.api import contract as contract_api
-from modelserve.runtime.server.api import health, inference
+from modelserve.runtime.server.api import health, inference, openapi
 from modelserve.runtime.server.api import metrics as metrics_api
 from modelserve.runtime.server.api import repository as repository_api
 from modelserve.runtime.server.api.predictions import Predictions
@@ -47,6 +47,7 @@ class Server:
 
     Attributes:
         port: Where it listens, once started.
+        routes: Every path that it answers.
 
     Raises:
         ConfigError: settings that cannot be kept, such as an open door beyond loopback that nobody asked for.
@@ -63,9 +64,11 @@ class Server:
         self.life = Life(self.repository)
         self._metrics = Metrics(self.repository, self._connections, lambda: not self.life.why_not_ready())
         watchers: tuple[Watcher, ...] = (Audit(), self._metrics)
+        self.routes = self._routes()
+        self.routes += openapi.routes(self.routes, self.repository, version("modelserve"))
         id_headers = {b"x-request-id": None} | ({} if contract is None else {contract.request_id_header: None})
         app = App(
-            Routes(self._routes()),
+            Routes(self.routes),
             self.life,
             self._policy(),
             settings.limits.body_bytes,

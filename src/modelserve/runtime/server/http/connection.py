@@ -176,7 +176,6 @@ class Connection(asyncio.BufferedProtocol):
         elif self._writer.held_for(now) > limits.write_timeout_s:
             self._transport.abort()
         elif self._answering is not None or self._queue:
-            # A stream that waits for its client's next line is the client's own time.
             if self._intake.is_late(now) and self._answering is not None and self._answering.stream is not None:
                 self._intake.end("it did not come in time")
         elif self._intake.is_late(now):

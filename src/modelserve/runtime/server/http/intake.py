@@ -134,6 +134,8 @@ class Intake:
     def is_late(self, now: float) -> bool:
         """Whether what was begun should have come by now."""
         waited, limits = now - self.since, self._limits
+        if self._request is not None and self._request.stream is not None:
+            return waited > limits.idle_timeout_s  # its pace is its own, as long as it goes on
         if self._request is not None:
             return waited > limits.body_grace_s + self._body_bytes / limits.body_rate_bytes
         return bool(self._target) and waited > limits.head_timeout_s
@@ -192,6 +194,7 @@ class Intake:
             return
         self._body_bytes += len(part)
         if request.stream is not None:
+            self.since = time.monotonic()
             request.stream.feed(part)
         elif request.reserved_bytes >= self._body_bytes or self._reserve(request, self._body_bytes):
             self._parts.append(part)

@@ -187,7 +187,10 @@ class Repository:
         return failures
 
     async def close(self, drain_s: float) -> None:
-        """End all workers."""
+        """End all workers, also those of a model that is being loaded, if that ends in time."""
+        loading = {entry.under_way for entry in self._entries.values() if entry.under_way is not None}
+        if loading:
+            await asyncio.wait(loading, timeout=drain_s)
         for entry in self._entries.values():
             if entry.served is not None:
                 await self._blocking(entry.served.close, drain_s)
