@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +22,7 @@ from modelserve.runtime.server.access.audit import Audit
 from modelserve.runtime.server.access.caller import Authority
 from modelserve.runtime.server.access.keys import KeyFile
 from modelserve.runtime.server.access.policy import Policy
+from modelserve.runtime.server.access.tokens import Tokens
 from modelserve.runtime.server.api import contract as contract_api
 from modelserve.runtime.server.api import health, inference, openapi
 from modelserve.runtime.server.api import metrics as metrics_api
@@ -58,6 +58,7 @@ class Server:
         self.port = 0
         self._contract = contract
         self._keys = None if settings.keys is None else KeyFile(settings.keys)
+        self._tokens = _tokens(settings)
         self._tls = tls.context(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
         self._fetched: tempfile.TemporaryDirectory[str] | None = None
         self.repository = Repository(_catalogue(settings, contract), settings.loading)
@@ -86,6 +87,8 @@ class Server:
             ModelServeError: with `wait`, the first model that did not load.
         """
         self.port = await self._listener.listen(self.settings.host, self.settings.port, self._tls)
+        if self._tokens is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._tokens.fetch)
         self._loading = asyncio.get_running_loop().create_task(self._load())
         if wait:
             await asyncio.shield(self._loading)
@@ -185,7 +188,9 @@ class Server:
 
     def _policy(self) -> Policy:
         settings = self.settings
-        authorities: Sequence[Authority] = () if self._keys is None else (self._keys,)
+        authorities: list[Authority] = [] if self._keys is None else [self._keys]
+        if self._tokens is not None:
+            authorities.append(self._tokens)
         closed = not settings.is_loopback and not settings.anonymous
         # With a contract the cloud's own paths are open and everything else is closed: nothing more has to be said.
         if closed and not authorities and self._contract is None and settings.tls_client_ca is None:
@@ -199,6 +204,13 @@ class Server:
             closed=closed and settings.tls_client_ca is None,
             local=settings.is_loopback and not settings.anonymous,
         )
+
+
+def _tokens(settings: ServerSettings) -> Tokens | None:
+    issuer, audience, jwks_url = settings.oidc_issuer, settings.oidc_audience, settings.oidc_jwks_url
+    if not (issuer or audience or jwks_url):
+        return None
+    return Tokens(issuer=issuer, audience=audience, jwks_url=jwks_url)
 
 
 def _catalogue(settings: ServerSettings, contract: Contract | None) -> Catalogue:

@@ -69,6 +69,9 @@ class ServerSettings(BaseModel):
     anonymous: bool = Field(
         False, description="Answer callers without keys beyond loopback too: something in front asks for them."
     )
+    oidc_issuer: str = Field("", description="Identity provider whose tokens are taken: the issuer they name.")
+    oidc_audience: str = Field("", description="The audience that tokens must be made for.")
+    oidc_jwks_url: str = Field("", description="Where the identity provider publishes its keys (JWKS), https.")
     tls_certificate: Path | None = Field(None, description="Certificate chain of the server, PEM.")
     tls_key: Path | None = Field(None, description="Its private key, PEM.")
     tls_client_ca: Path | None = Field(None, description="Authority whose certificates clients must show, PEM.")
