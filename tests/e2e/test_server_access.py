@@ -73,6 +73,15 @@ def test_a_key_that_is_none_opens_nothing(place: Place, bad: str) -> None:
     assert ask(place.url + PREDICT, body=ROW, x_api_key=bad)[0] == 401
 
 
+def test_the_id_of_a_key_opens_nothing_without_its_secret(place: Place) -> None:
+    right, other = place.keys.create("one"), place.keys.create("two")
+    wait_until_known(place, right)
+    (_, id_of_one, secret), (_, _, secret_of_two) = right.split("_", 2), other.split("_", 2)
+    for wrong in ("", secret[:-1], secret + "x", secret.swapcase(), secret_of_two):
+        assert place.keys.recognise(f"msk_{id_of_one}_{wrong}") is None
+        assert ask(place.url + PREDICT, key=f"msk_{id_of_one}_{wrong}", body=ROW)[0] == 401
+
+
 def test_a_predict_key_predicts_and_never_administers(place: Place) -> None:
     key = place.keys.create("app")
     reaches(place, key, predict=200, unload=403, stats=403)
