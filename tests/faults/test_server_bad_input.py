@@ -436,6 +436,18 @@ def test_whoever_is_slow_is_let_go(server: ServerThread, part: bytes) -> None:
     assert time.monotonic() - start < 10
 
 
+def test_what_comes_after_a_refusal_is_thrown_away(server: ServerThread, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_connection(("127.0.0.1", server.server.port), timeout=20) as wire:
+        wire.sendall(head("/invocations", 200_000, JSON) + b"x" * 1000)
+        assert read_answer(wire)[0] == 408
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            wire.sendall(b"x" * 199_000)
+            while wire.recv(65536):
+                pass
+    _until(lambda: server.server._listener.connections == 0)
+    assert [record.message for record in caplog.records] == []
+
+
 def test_whoever_stops_halfway_holds_nothing(server: ServerThread) -> None:
     with socket.create_connection(("127.0.0.1", server.server.port), timeout=20) as wire:
         wire.sendall(head("/invocations", 1 << 20, JSON) + b"x" * 1000)

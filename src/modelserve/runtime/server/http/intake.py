@@ -285,7 +285,7 @@ class Intake:
 
     def _refuse_with(self, response: Response) -> None:
         self.refused = True
-        request, self._request = self._request, None
+        request, self._request, self._direct = self._request, None, None
         self._parts = []
         if request is not None:
             self._reserve_bytes(-request.reserved_bytes)
