@@ -1,6 +1,6 @@
 """The server beside FastAPI with onnxruntime tuned by hand, in one interleaved run; prints one Markdown table.
 
-Needs wrk, and `pip install fastapi uvicorn` beside the project. Says how much of the machine others took meanwhile.
+Needs wrk and the extra `bench`. Says how much of the machine others took meanwhile.
 """
 
 from __future__ import annotations
