@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-long test-all lint types bench bench-executor bench-optimize docs clean
+.PHONY: help venv quickstart test test-long test-all lint types bench bench-executor bench-optimize bench-server docs clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-executor: $(BENCH_STAMP) ## The local executor beside the raw runtime and 
 
 bench-optimize: $(BENCH_STAMP) ## What the optimiser finds for digits, trees and a sentence-embedding model
 	@HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/bench_optimize.py --table
+
+bench-server: $(BENCH_STAMP) ## The server beside FastAPI tuned by hand (needs wrk)
+	@cd tests/benchmarks && ../../$(BIN)/python bench_server.py
 
 docs: $(STAMP) ## The reference, from docstrings, into site/
 	@$(BIN)/python -m pdoc --output-directory site --docformat google modelserve modelserve_local

@@ -26,6 +26,8 @@
     │   └── DeadlineError             no answer in time (also a TimeoutError)
     └── BackendError
         ├── DeploymentNotFoundError
+        ├── AccessDeniedError         no key, a wrong one, or one that may not do this
+        ├── NotReadyError             there, but not loaded yet; try again
         ├── DeploymentClosedError     a call after close
         ├── NotSupportedError         this place cannot do that
         ├── OverloadedError           too much in flight; try again
@@ -197,6 +199,19 @@ class DeploymentNotFoundError(BackendError):
     """No deployment of that name exists there."""
 
     code = "deployment_not_found"
+
+
+class AccessDeniedError(BackendError):
+    """No key was shown, a wrong one, or one that may not do this."""
+
+    code = "access_denied"
+
+
+class NotReadyError(BackendError):
+    """There, but not loaded yet; the same call can succeed later."""
+
+    code = "not_ready"
+    retryable = True
 
 
 class DeploymentClosedError(BackendError):

@@ -86,7 +86,7 @@ def test_no_exception_is_listed_in_vain() -> None:
 MACHINES = re.compile(
     "|".join(
         [
-            r"(?<![\w./-])/" + r"(?:work|root|home|opt)/\w",
+            r"(?<![\w./-])/" + r"(?:work|root|home|opt(?!/ml\b))/\w",  # /opt/ml is every SageMaker's
             "files" + r"\.pythonhosted\.org",
             r"(?<![\w.])" + "pypi" + r"\.org/simple",
             "index" + "-url",

@@ -20,6 +20,8 @@ config_app = typer.Typer(no_args_is_help=True, help="What is configured, and whe
 cache_app = typer.Typer(help="What modelserve keeps under MODELSERVE_HOME.")
 app.add_typer(config_app, name="config")
 app.add_typer(cache_app, name="cache")
+keys_app = typer.Typer(no_args_is_help=True, help="The API keys of a server.")
+app.add_typer(keys_app, name="keys")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.", show_default=False)]
@@ -140,6 +142,68 @@ def predict(
 
     names = None if outputs is None else [name.strip() for name in outputs.split(",")]
     run(model, inputs, output=output, outputs=names, target=target, timeout_s=timeout_s, as_json=as_json)
+
+
+@app.command()
+def serve(
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="A bundle, or a folder of bundles.", show_default=False)
+    ] = None,
+    *,
+    host: Annotated[str | None, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option("--port", metavar="PORT", help="Port for HTTP.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The name under which a bundle is served.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Worker processes of each model.")] = None,
+    keys: Annotated[Path | None, typer.Option("--keys", metavar="FILE", help="The API keys that are let in.")] = None,
+    further: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of a server.")
+    ] = None,
+) -> None:
+    """Serve a bundle, or a folder of bundles, over HTTP until a signal ends it."""
+    from modelserve.cli.serve import run
+
+    given = {"host": host, "port": port, "name": name, "workers": workers, "keys": keys}
+    run(bundle, given=given, further=further or [])
+
+
+KeysPath = Annotated[
+    Path | None, typer.Option("--file", metavar="FILE", help="The file of keys; by default under MODELSERVE_HOME.")
+]
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whom it is for.")],
+    *,
+    file: KeysPath = None,
+    scope: Annotated[list[str] | None, typer.Option("--scope", help="predict, metrics or admin.")] = None,
+    model: Annotated[list[str] | None, typer.Option("--model", help="The only models that it may use.")] = None,
+    days: Annotated[float, typer.Option("--days", help="Days until it expires; 0 for never.")] = 0.0,
+    rate: Annotated[float, typer.Option("--rate", help="Requests a second; 0 for no bound.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key, and print it this one time."""
+    from modelserve.cli.keys import create
+
+    create(file, name, scopes=scope or ["predict"], models=model or [], days=days, rate=rate, as_json=as_json)
+
+
+@keys_app.command("list")
+def keys_list(*, file: KeysPath = None, as_json: AsJson = False) -> None:
+    """List the keys that there are."""
+    from modelserve.cli.keys import show
+
+    show(file, as_json=as_json)
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")], *, file: KeysPath = None
+) -> None:
+    """Let a key open nothing any more."""
+    from modelserve.cli.keys import revoke
+
+    revoke(file, key_id)
 
 
 @config_app.command("show")

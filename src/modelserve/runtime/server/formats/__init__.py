@@ -1,0 +1,1 @@
+"""Bodies ⇄ tensors, one file for each way in which clients write them."""

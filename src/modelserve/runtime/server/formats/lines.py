@@ -1,0 +1,91 @@
+"""JSON lines, streamed both ways: each line an instance, each answer a line, in order, while the body still comes.
+
+body ─► lines ─► up to so many under way ─► answers in order ─► chunks
+
+A line that cannot be answered gets {"error": ..., "code": ...} in its place and stops nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+
+import orjson
+
+from modelserve.errors import ModelServeError, OverloadedError, WireError
+from modelserve.runtime.server.formats import rows
+from modelserve.runtime.server.http.body import BodyStream
+from modelserve.runtime.server.models.served import ServedModel
+
+LINES = b"application/jsonl"
+KINDS = frozenset({LINES, b"application/jsonlines", b"application/x-ndjson", b"application/x-jsonlines"})
+_UNDER_WAY = 64
+_TRIES = 100
+
+
+async def answers(stream: BodyStream, served: ServedModel, longest_line: int) -> AsyncIterator[bytes]:
+    """The answers to the lines of a body, each with its line break.
+
+    Args:
+        longest_line: Bytes of the longest line that is read.
+    """
+    under_way: deque[asyncio.Task[bytes]] = deque()
+    try:
+        async for line in _lines(stream, longest_line):
+            under_way.append(asyncio.ensure_future(_answer(line, served)))
+            # What is ready goes out at once; beyond the bound the oldest is waited for.
+            while under_way and (len(under_way) >= _UNDER_WAY or under_way[0].done()):
+                yield await under_way.popleft()
+            if stream.is_empty:
+                while under_way:
+                    yield await under_way.popleft()
+        while under_way:
+            yield await under_way.popleft()
+    except WireError as error:  # the body itself: what was whole has its answers, then the reason
+        while under_way:
+            yield await under_way.popleft()
+        yield _failure(error)
+    finally:
+        for task in under_way:
+            task.cancel()
+
+
+async def _lines(stream: BodyStream, longest: int) -> AsyncIterator[bytes]:
+    rest = bytearray()
+    while part := await stream.read():
+        *whole, last = part.split(b"\n")
+        for piece in whole:
+            line = bytes(rest + piece).strip()
+            rest.clear()
+            if line:
+                yield line
+        rest += last
+        if len(rest) > longest:
+            raise WireError(f"A line is longer than {longest} bytes. Send shorter ones.")
+    if line := bytes(rest).strip():
+        yield line
+
+
+async def _answer(line: bytes, served: ServedModel) -> bytes:
+    try:
+        question = rows.read_instance(line, served)
+        for _ in range(_TRIES):
+            try:
+                response = await served.ask(question)
+                break
+            except OverloadedError as error:
+                # The sender is held back by the stream itself, and need not hear of it.
+                await asyncio.sleep(min(error.retry_after_s, 1.0))
+        else:
+            response = await served.ask(question)
+    except ModelServeError as error:
+        return _failure(error)
+    body = response.body
+    assert isinstance(body, bytes)
+    return body + b"\n"
+
+
+def _failure(error: ModelServeError) -> bytes:
+    text = str(error).encode("utf-8", "replace").decode()
+    return orjson.dumps({"error": text, "code": error.code}) + b"\n"

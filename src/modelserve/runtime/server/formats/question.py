@@ -1,0 +1,75 @@
+"""What a request asks of a model, whatever the format that it came in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
+
+from modelserve import wire
+from modelserve.errors import WireError
+from modelserve.runtime.server.http.messages import Response
+from modelserve.tensors import Array, Checked, Signature
+
+_LONGEST_S = 3600.0
+
+#: What makes a response of an answer's tensors by name.
+Writer: TypeAlias = Callable[[dict[str, Array]], Response]
+
+
+class Described(Protocol):
+    """What a format needs to know of a model."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def signature(self) -> Signature: ...
+
+
+class Question(NamedTuple):
+    """One request to the workers, and how its answer is written.
+
+    Attributes:
+        tensors, outputs: What the message was made of.
+        write: The response for the answer's tensors by name.
+        timeout_s: What the client allows; None where it does not say.
+    """
+
+    message: wire.Message
+    rows: int
+    tensors: dict[str, Array]
+    outputs: tuple[str, ...]
+    write: Writer
+    timeout_s: float | None = None
+
+
+def question(checked: Checked, outputs: tuple[str, ...], write: Writer, timeout_s: float | None = None) -> Question:
+    """The question for inputs that fit. No `outputs` asks for the primary one."""
+    message = wire.encode_request(checked.tensors, outputs)
+    return Question(message, checked.rows, checked.tensors, outputs, write, timeout_s)
+
+
+def known_outputs(signature: Signature, names: Sequence[str]) -> tuple[str, ...]:
+    """The names, if the model has them all and each is asked for once.
+
+    Raises:
+        SignatureError, WireError: which one is not known, or is there twice.
+    """
+    found = tuple(signature.output(name).name for name in names)
+    if len(set(found)) != len(found):
+        raise WireError(f"Each output can be asked for once, got {list(found)}.")
+    return found
+
+
+def bounded_timeout_s(seconds: float, what: str) -> float:
+    """A time that a client asked for.
+
+    Raises:
+        WireError: it is no time.
+    """
+    if not 0 < seconds <= _LONGEST_S:
+        raise WireError(f"{what} must be above 0 and at most {_LONGEST_S:.0f} seconds, got {seconds!r} seconds.")
+    return seconds

@@ -1,0 +1,114 @@
+"""One version of one model, with its workers."""
+
+from __future__ import annotations
+
+import time
+
+from modelserve.bundle import Bundle
+from modelserve.errors import ModelServeError
+from modelserve.runtime.pool import WorkerPool
+from modelserve.runtime.server.formats.question import Question
+from modelserve.runtime.server.http.messages import Response
+from modelserve.runtime.server.models.statistics import Statistics
+from modelserve.runtime.server.models.together import Together
+from modelserve.runtime.settings import PoolSettings, PoolStatus
+from modelserve.tensors import Signature
+
+_FRESH_S = 1.0
+
+
+class ServedModel:
+    """A loaded model that answers.
+
+    Attributes:
+        loaded_s: Seconds that loading took, until every worker had answered a warm-up.
+        inflight: Questions that are being answered.
+        used_at: When the last question came, on the monotonic clock.
+    """
+
+    def __init__(self, name: str, version: str, bundle: Bundle, pool: WorkerPool, loaded_s: float) -> None:
+        self.name = name
+        self.version = version
+        self.bundle = bundle
+        self.signature: Signature = bundle.signature
+        self.pool = pool
+        self._together = Together(pool, may_join=bundle.rows_independent and bundle.signature.is_batched)
+        self.loaded_s = loaded_s
+        self.statistics = Statistics()
+        self.inflight = 0
+        self.used_at = time.monotonic()
+        self._status: tuple[float, PoolStatus] | None = None
+
+    @classmethod
+    def load(cls, name: str, version: str, bundle: Bundle, workers: int, settings: PoolSettings) -> ServedModel:
+        """Start the workers; returns when each of them has answered a warm-up. Blocks.
+
+        Raises:
+            ModelServeError: the model cannot be loaded.
+        """
+        start = time.monotonic()
+        pool = WorkerPool(bundle, workers=workers, settings=settings)
+        return cls(name, version, bundle, pool, time.monotonic() - start)
+
+    async def ask(self, question: Question) -> Response:
+        """The answer, written as the question wants it.
+
+        Raises:
+            ModelServeError: there is none.
+        """
+        start = time.monotonic_ns()
+        self.inflight += 1
+        try:
+            arrays = await self._together.ask(question)
+        except ModelServeError as error:
+            self.statistics.failure(error.code, time.monotonic_ns() - start)
+            raise
+        finally:
+            self.inflight -= 1
+            self.used_at = time.monotonic()
+        self.statistics.success(question.rows, time.monotonic_ns() - start)
+        return question.write(arrays)
+
+    def update(self, bundle: Bundle) -> None:
+        """Answer with another bundle from now on. Blocks until its workers are ready.
+
+        Raises:
+            ModelServeError: it cannot be loaded; the one before goes on answering.
+        """
+        self.pool.update(bundle)
+        self.bundle, self.signature = bundle, bundle.signature
+        self._together.may_join = bundle.rows_independent and bundle.signature.is_batched
+        self._status = None
+
+    def scale(self, workers: int) -> None:
+        """Have so many workers. Blocks until they are there.
+
+        Raises:
+            InvalidScaleError, WorkerStartError: that many cannot be.
+        """
+        self.pool.scale(workers)
+        self._status = None
+
+    def status(self) -> PoolStatus:
+        """How its workers are, as of a second ago at most: asking costs some milliseconds."""
+        now = time.monotonic()
+        if self._status is None or now - self._status[0] > _FRESH_S:
+            self._status = (now, self.pool.status())
+        return self._status[1]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether somebody is there to answer (or would come, where none are wanted at rest)."""
+        status = self.status()
+        return status.failure is None and (status.ready > 0 or status.wanted == 0)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What its processes take: their own memory, and once what they share."""
+        workers = self.status().workers
+        own = sum(worker.private_bytes or 0 for worker in workers)
+        return own + max((worker.shared_bytes or 0 for worker in workers), default=0)
+
+    def close(self, drain_s: float | None = None) -> None:
+        """Let questions under way finish, then end the workers. Blocks."""
+        self.pool.close(drain_s=drain_s)
