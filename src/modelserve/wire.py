@@ -302,6 +302,12 @@ def _from_values(field: Field) -> Array:
             array = np.array(field.data, dtype)
     except (OverflowError, ValueError, TypeError) as error:
         raise WireError(f"Tensor {field.name!r} of {field.datatype}: {error}.") from error
+    if dtype.kind == "f":
+        too_large = next(
+            (v for v, cast in zip(field.data, array, strict=True) if np.isinf(cast) and abs(v) < math.inf), None
+        )
+        if too_large is not None:
+            raise WireError(f"Tensor {field.name!r} of {field.datatype} cannot hold {too_large!r}.")
     return array.reshape(field.shape)
 
 

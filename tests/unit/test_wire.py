@@ -41,6 +41,13 @@ def test_an_array_travels_without_a_copy_and_is_read_where_it_lies() -> None:
     assert np.shares_memory(wire.decode(wire.reply_layout(message.header), body)["y"], np.frombuffer(body, np.uint8))
 
 
+@pytest.mark.parametrize(("datatype", "value"), [("FP32", 1e300), ("FP16", 70000), ("FP32", -(10**60))])
+def test_a_value_that_its_dtype_would_make_infinite_is_refused(datatype: str, value: float) -> None:
+    with pytest.raises(WireError, match="cannot hold"):
+        read(header(datatype=datatype, shape=[1], data=[value]))
+    assert np.isinf(read(header(datatype=datatype, shape=[1], data=[math.inf]))["x"]).all()
+
+
 def test_a_tensor_behind_one_of_odd_size_is_aligned_again() -> None:
     tensors = {"b": np.array([True]), "x": np.array([1.5, 2.5])}
     message = wire.encode_reply(tensors)

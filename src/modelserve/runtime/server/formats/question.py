@@ -33,15 +33,12 @@ class Question(NamedTuple):
     """One request to the workers, and how its answer is written.
 
     Attributes:
-        tensors, outputs: What the message was made of.
         write: The response for the answer's tensors by name.
         timeout_s: What the client allows; None where it does not say.
     """
 
     message: wire.Message
     rows: int
-    tensors: dict[str, Array]
-    outputs: tuple[str, ...]
     write: Writer
     timeout_s: float | None = None
 
@@ -49,7 +46,7 @@ class Question(NamedTuple):
 def question(checked: Checked, outputs: tuple[str, ...], write: Writer, timeout_s: float | None = None) -> Question:
     """The question for inputs that fit. No `outputs` asks for the primary one."""
     message = wire.encode_request(checked.tensors, outputs)
-    return Question(message, checked.rows, checked.tensors, outputs, write, timeout_s)
+    return Question(message, checked.rows, write, timeout_s)
 
 
 def known_outputs(signature: Signature, names: Sequence[str]) -> tuple[str, ...]:

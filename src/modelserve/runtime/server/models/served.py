@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 
+from modelserve import wire
 from modelserve.bundle import Bundle
 from modelserve.errors import ModelServeError
 from modelserve.runtime.pool import WorkerPool
 from modelserve.runtime.server.formats.question import Question
 from modelserve.runtime.server.http.messages import Response
 from modelserve.runtime.server.models.statistics import Statistics
-from modelserve.runtime.server.models.together import Together
 from modelserve.runtime.settings import PoolSettings, PoolStatus
 from modelserve.tensors import Signature
 
@@ -32,7 +32,6 @@ class ServedModel:
         self.bundle = bundle
         self.signature: Signature = bundle.signature
         self.pool = pool
-        self._together = Together(pool, may_join=bundle.rows_independent and bundle.signature.is_batched)
         self.loaded_s = loaded_s
         self.statistics = Statistics()
         self.inflight = 0
@@ -59,7 +58,8 @@ class ServedModel:
         start = time.monotonic_ns()
         self.inflight += 1
         try:
-            arrays = await self._together.ask(question)
+            reply = await self.pool.submit(question.message, question.rows, question.timeout_s)
+            arrays = wire.decode(wire.reply_layout(reply.header), reply.body)
         except ModelServeError as error:
             self.statistics.failure(error.code, time.monotonic_ns() - start)
             raise
@@ -77,7 +77,6 @@ class ServedModel:
         """
         self.pool.update(bundle)
         self.bundle, self.signature = bundle, bundle.signature
-        self._together.may_join = bundle.rows_independent and bundle.signature.is_batched
         self._status = None
 
     def scale(self, workers: int) -> None:
