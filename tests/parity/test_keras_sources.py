@@ -1,24 +1,29 @@
-"""Keras models and TensorFlow functions, live and in files: the bundle answers what they answer."""
+"""Keras models, TensorFlow functions and TFLite, live and in files: the bundle answers what they answer."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from modelserve.bundle import Bundle
 from modelserve.convert import convert
-from modelserve.errors import ExampleRequiredError
+from modelserve.errors import ConversionError, ExampleRequiredError, SignatureError, UnsupportedSourceError
 from modelserve.session import Session
 from modelserve.tensors import Array
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the frameworks' own deprecations are not ours to mend
+pytestmark = pytest.mark.filterwarnings("ignore")  # the framework's own deprecations are not ours to mend
 
 RANDOM = np.random.default_rng(0)
 # float32 sums of some hundred terms, taken in another order than the framework takes them.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+long = pytest.mark.long
 
 
 def bundle_of(source: Any, example: Any = None) -> Bundle:
@@ -32,69 +37,382 @@ def answers(bundle: Bundle, inputs: Any) -> dict[str, Array]:
     return Session(bundle).run(bundle.signature.check(inputs).tensors, names)
 
 
+def step(bundle: Bundle) -> Any:
+    return bundle.manifest.lineage[0].settings
+
+
 def numbers(*shape: int) -> Array:
     return RANDOM.normal(size=shape).astype(np.float32)
 
 
+@pytest.fixture(scope="module")
+def tf() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    return tf
+
+
+class Case(NamedTuple):
+    """A kind of model, an example, and inputs of other sizes."""
+
+    title: str
+    build: Callable[[Any], Any]
+    example: Array
+    others: list[Array]
+    dynamic: list[str]
+
+
+def sequential(*layers: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda keras: keras.Sequential([layer(keras.layers) for layer in layers])
+
+
+def attention(keras: Any) -> Any:
+    x = keras.Input((None, 8))
+    return keras.Model(x, keras.layers.LayerNormalization()(keras.layers.MultiHeadAttention(2, 4)(x, x) + x))
+
+
+SEQUENCES = [numbers(1, 2, 5), numbers(2, 11, 5)]
+CASES = [
+    Case(
+        "Sequential, exact GELU",
+        sequential(lambda k: k.Input((4,)), lambda k: k.Dense(8, activation="gelu"), lambda k: k.Dense(3)),
+        numbers(5, 4),
+        [numbers(1, 4), numbers(9, 4)],
+        ["batch"],
+    ),
+    Case(
+        "LSTM, sequences of any length",
+        sequential(lambda k: k.Input((None, 5)), lambda k: k.LSTM(4), lambda k: k.Dense(2)),
+        numbers(3, 7, 5),
+        SEQUENCES,
+        ["batch", "sequence"],
+    ),
+]
+LONG_CASES = [
+    Case(
+        "Sequential that was never built",
+        sequential(lambda k: k.Dense(8, activation="relu"), lambda k: k.BatchNormalization(), lambda k: k.Dense(3)),
+        numbers(5, 4),
+        [numbers(1, 4)],
+        ["batch"],
+    ),
+    Case(
+        "Convolutions, images of any size",
+        sequential(
+            lambda k: k.Input((None, None, 3)),
+            lambda k: k.Conv2D(4, 3, padding="same", activation="relu"),
+            lambda k: k.MaxPool2D(),
+            lambda k: k.GlobalAveragePooling2D(),
+            lambda k: k.Dense(2),
+        ),
+        numbers(3, 12, 12, 3),
+        [numbers(1, 12, 12, 3), numbers(2, 17, 9, 3)],
+        ["batch", "height", "width"],
+    ),
+    Case(
+        "LSTM in both directions",
+        sequential(
+            lambda k: k.Input((None, 5)),
+            lambda k: k.Bidirectional(k.LSTM(4, return_sequences=True)),
+            lambda k: k.Dense(2),
+        ),
+        numbers(3, 7, 5),
+        SEQUENCES,
+        ["batch", "sequence"],
+    ),
+    Case(
+        "GRU",
+        sequential(lambda k: k.Input((None, 5)), lambda k: k.GRU(4), lambda k: k.Dense(2)),
+        numbers(3, 7, 5),
+        SEQUENCES,
+        ["batch", "sequence"],
+    ),
+    Case(
+        "Multi-head attention",
+        attention,
+        numbers(3, 7, 8),
+        [numbers(1, 3, 8), numbers(2, 12, 8)],
+        ["batch", "sequence"],
+    ),
+    Case("A layer alone", lambda keras: keras.layers.Dense(3), numbers(5, 4), [numbers(2, 4)], ["batch"]),
+]
+EVERY = [pytest.param(case, id=case.title) for case in CASES] + [
+    pytest.param(case, id=case.title, marks=long) for case in LONG_CASES
+]
+
+
 class TestKeras:
-    @pytest.fixture(scope="class")
-    def tf(self) -> Any:
-        import tensorflow as tf
+    @pytest.mark.parametrize("case", EVERY)
+    def test_answers_are_close_at_every_size_that_the_model_takes(
+        self, tf: Any, case: Case, record_source: Any
+    ) -> None:
+        model = case.build(tf.keras)
+        bundle = bundle_of(model, case.example)
+        assert step(bundle)["dynamic"] == case.dynamic
+        for given in (case.example, *case.others):
+            (got,) = answers(bundle, given).values()
+            np.testing.assert_allclose(got, np.asarray(model(given, training=False)), **CLOSE)
+        record_source("Keras and TensorFlow", case.title, bundle)
 
-        return tf
-
-    def test_a_subclassed_model_that_was_never_called_is_a_source(self, tf: Any) -> None:
+    def test_a_subclassed_model_that_was_never_called_is_a_source(self, tf: Any, record_source: Any) -> None:
         class MyModel(tf.keras.Model):  # type: ignore[misc]
             def __init__(self) -> None:
                 super().__init__()
                 self.first = tf.keras.layers.Dense(8, activation="relu")
+                self.drop = tf.keras.layers.Dropout(0.9)
                 self.second = tf.keras.layers.Dense(3, activation="softmax")
 
-            def call(self, rows: Any) -> Any:
-                return self.second(self.first(rows))
+            def call(self, rows: Any, training: bool = False) -> Any:
+                return self.second(self.drop(self.first(rows), training=training))
 
         model, x = MyModel(), numbers(6, 4)
         bundle = bundle_of(model, x)
         assert bundle.signature.inputs[0].name == "rows"
         for rows in (1, 3, 6):
             np.testing.assert_allclose(answers(bundle, x[:rows])["output"], model.predict(x[:rows], verbose=0), **CLOSE)
+        record_source("Keras and TensorFlow", "Subclassed model, never called before", bundle)
 
-    def test_sequential_recurrent_and_exact_gelu_models_say_themselves_what_they_take(self, tf: Any) -> None:
-        layers = tf.keras.layers
-        for stack in (
-            [layers.Input((4,)), layers.Dense(3, activation="gelu")],
-            [layers.Input((5, 4)), layers.LSTM(3), layers.Dense(2)],
-            [layers.Input((8, 8, 1)), layers.Conv2D(2, 3), layers.MaxPool2D(), layers.Flatten(), layers.Dense(2)],
-        ):
-            model = tf.keras.Sequential(stack)
-            x = numbers(3, *model.input_shape[1:])
-            np.testing.assert_allclose(answers(bundle_of(model), x)["output"], model.predict(x, verbose=0), **CLOSE)
+    def test_a_model_says_itself_what_it_takes(self, tf: Any) -> None:
+        model = tf.keras.Sequential(
+            [tf.keras.layers.Input((8, 8, 1)), tf.keras.layers.Flatten(), tf.keras.layers.Dense(2)]
+        )
+        x = numbers(3, 8, 8, 1)
+        np.testing.assert_allclose(answers(bundle_of(model), x)["output"], model.predict(x, verbose=0), **CLOSE)
 
-    def test_several_inputs_and_outputs_keep_their_names(self, tf: Any) -> None:
-        left, right = tf.keras.Input((4,), name="left"), tf.keras.Input((2,), name="right")
-        outputs = {"total": tf.keras.layers.Dense(2)(left), "both": tf.keras.layers.Concatenate()([left, right])}
+    def test_several_inputs_and_outputs_keep_their_names(self, tf: Any, record_source: Any) -> None:
+        left, right = tf.keras.Input((4,), name="left"), tf.keras.Input((2,), dtype="int32", name="right")
+        words = tf.keras.layers.Flatten()(tf.keras.layers.Embedding(5, 3)(right))
+        outputs = {"total": tf.keras.layers.Dense(2)(left), "both": tf.keras.layers.Concatenate()([left, words])}
         model = tf.keras.Model([left, right], outputs)
-        given = {"left": numbers(3, 4), "right": numbers(3, 2)}
-        bundle = bundle_of(model)
-        assert [spec.name for spec in bundle.signature.inputs] == ["left", "right"]
-        got, wanted = answers(bundle, given), model.predict(list(given.values()), verbose=0)
-        assert got.keys() == wanted.keys()
-        for name, want in wanted.items():
-            np.testing.assert_allclose(got[name], want, **CLOSE)
+        given = {"left": numbers(3, 4), "right": RANDOM.integers(0, 5, size=(3, 2)).astype(np.int32)}
+        wanted = model.predict(list(given.values()), verbose=0)
+        for example in (None, given, tuple(given.values())):
+            bundle = bundle_of(model, example)
+            assert [spec.name for spec in bundle.signature.inputs] == ["left", "right"]
+            got = answers(bundle, given)
+            assert got.keys() == wanted.keys()
+            for name, want in wanted.items():
+                np.testing.assert_allclose(got[name], want, **CLOSE)
+        record_source("Keras and TensorFlow", "Functional, several inputs, a dict of outputs", bundle)
 
-    def test_keras_files_and_saved_models_are_sources(self, tf: Any, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("as_dict", [True, False])
+    def test_the_arguments_of_a_subclassed_model_are_its_inputs(self, tf: Any, as_dict: bool) -> None:
+        class Two(tf.keras.Model):  # type: ignore[misc]
+            def call(self, left: Any, right: Any, training: bool = False) -> Any:
+                return {"z": left - right, "a": left * 2, "left": left}
+
+        given = {"left": numbers(3, 4), "right": numbers(3, 4)}
+        bundle = bundle_of(Two(), given if as_dict else tuple(given.values()))
+        got = answers(bundle, given)
+        assert list(got) == ["z", "a", "left_output"]
+        for array, want in zip(got.values(), (given["left"] - given["right"], given["left"] * 2), strict=False):
+            np.testing.assert_allclose(array, want, **CLOSE)
+
+    def test_a_dict_of_inputs_may_be_one_argument(self, tf: Any) -> None:
+        class OfDict(tf.keras.Model):  # type: ignore[misc]
+            def call(self, parts: Any) -> Any:
+                return parts["u"] + parts["v"]
+
+        given = {"u": numbers(3, 4), "v": numbers(3, 4)}
+        np.testing.assert_allclose(answers(bundle_of(OfDict(), given), given)["output"], given["u"] + given["v"])
+
+    def test_an_input_that_changes_nothing_stays_an_input(self, tf: Any) -> None:
+        function = tf.function(lambda x, unused: x * 2)
+        given = (numbers(3, 4), numbers(3, 2))
+        bundle = bundle_of(function, given)
+        assert [spec.name for spec in bundle.signature.inputs] == ["x", "unused"]
+        np.testing.assert_array_equal(answers(bundle, given)["output"], given[0] * 2)
+
+    def test_files_are_sources(self, tf: Any, tmp_path: Path, record_source: Any) -> None:
         model = tf.keras.Sequential([tf.keras.layers.Input((4,)), tf.keras.layers.Dense(3)])
         model.save(tmp_path / "model.keras")
+        model.save(tmp_path / "model.h5")
         model.export(tmp_path / "saved", verbose=False)
         x = numbers(3, 4)
-        for path in (tmp_path / "model.keras", tmp_path / "saved"):
-            got = next(iter(answers(bundle_of(path), x).values()))
+        sources = [tmp_path / "model.keras", tmp_path / "model.h5", tmp_path / "saved"]
+        for source in (*sources, tf.saved_model.load(str(tmp_path / "saved"))):
+            bundle = bundle_of(source)
+            (got,) = answers(bundle, x).values()
             np.testing.assert_allclose(got, model.predict(x, verbose=0), **CLOSE)
+        record_source("Keras and TensorFlow", "Files: .keras, .h5, SavedModel", bundle)
+
+    @pytest.mark.parametrize("content", [b"", b"no model at all"])
+    @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+    def test_a_file_that_is_no_model_is_refused(self, tf: Any, name: str, content: bytes, tmp_path: Path) -> None:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UnsupportedSourceError):
+            convert(tmp_path / name)
+
+    def test_a_file_with_code_in_it_is_refused(self, tf: Any, tmp_path: Path) -> None:
+        model = tf.keras.Sequential([tf.keras.layers.Input((4,)), tf.keras.layers.Lambda(lambda x: x * 2)])
+        model.save(tmp_path / "lambda.keras")
+        with pytest.raises(UnsupportedSourceError, match=r"cannot be read by Keras"):
+            convert(tmp_path / "lambda.keras")
 
     def test_a_model_that_does_not_say_what_it_takes_needs_an_example(self, tf: Any) -> None:
         class Silent(tf.keras.Model):  # type: ignore[misc]
             def call(self, x: Any) -> Any:
                 return x
 
-        with pytest.raises(ExampleRequiredError):
+        with pytest.raises(ExampleRequiredError, match=r"example=X\[:8\]"):
             convert(Silent())
+
+    @pytest.mark.parametrize(
+        ("example", "found"),
+        [
+            (np.ones((2, 5), np.float32), "cannot be called on the example"),
+            (np.ones((0, 4), np.float32), "at least one row"),
+            ((np.ones((2, 4), np.float32),) * 3, "3 part"),
+            (3.0, "no tensors"),
+        ],
+    )
+    def test_an_example_that_does_not_fit_is_answered_clearly(self, tf: Any, example: Any, found: str) -> None:
+        model = tf.keras.Sequential([tf.keras.layers.Input((4,)), tf.keras.layers.Dense(3)])
+        with pytest.raises(SignatureError, match=found):
+            convert(model, example)
+
+
+class TestFunctions:
+    def test_functions_modules_and_concrete_functions_are_sources(self, tf: Any, record_source: Any) -> None:
+        weight = tf.Variable(numbers(4, 3))
+
+        class Module(tf.Module):  # type: ignore[misc]
+            def __init__(self) -> None:
+                self.weight = weight
+
+            @tf.function
+            def __call__(self, x: Any) -> Any:
+                return {"y": tf.nn.relu(x @ self.weight)}
+
+        x, module = numbers(5, 4), Module()
+        function = tf.function(lambda x: tf.nn.relu(x @ weight))
+        concrete = function.get_concrete_function(tf.TensorSpec((None, 4), tf.float32, name="x"))
+        for source, name in ((module, "y"), (function, "output"), (concrete, "output")):
+            bundle = bundle_of(source, None if source is concrete else x)
+            assert [str(spec) for spec in bundle.signature.inputs] == ["float32[batch, 4]"]
+            np.testing.assert_allclose(answers(bundle, x[:2])[name], np.maximum(x[:2] @ weight.numpy(), 0), **CLOSE)
+            record_source("Keras and TensorFlow", type(source).__name__, bundle)
+
+    def test_float64_rows_keep_their_dtype(self, tf: Any) -> None:
+        weight = tf.Variable(numbers(4, 3))
+        bundle = bundle_of(tf.function(lambda x: x @ weight), numbers(5, 4).astype(np.float64))
+        assert (bundle.signature.inputs[0].dtype, bundle.signature.outputs[0].dtype) == ("float64", "float32")
+        wide = bundle_of(tf.function(lambda x: x * 2), numbers(5, 4).astype(np.float64))
+        assert wide.signature.outputs[0].dtype == "float64"
+
+
+class TestRefused:
+    def test_what_onnx_has_no_operators_for_is_refused_with_the_reason(self, tf: Any, record_source: Any) -> None:
+        layers = tf.keras.layers
+        split = layers.TextVectorization(output_sequence_length=3)
+        split.adapt(["a b c"])
+        words = tf.keras.Sequential([layers.Input((1,), dtype="string"), split])
+        python = layers.Lambda(lambda x: tf.py_function(lambda a: a * 2, [x], tf.float32))
+        sources = {
+            "TextVectorization": (words, np.array([["a b"], ["zz"]], object), "text"),
+            "py_function": (tf.keras.Sequential([layers.Input((4,)), python]), numbers(3, 4), "EagerPyFunc"),
+        }
+        for name, (model, example, reason) in sources.items():
+            with pytest.raises(ConversionError, match=reason) as caught:
+                convert(model, example)
+            record_source("Keras and TensorFlow", name, refused=str(caught.value))
+        with pytest.raises(ConversionError, match="text"):
+            convert(words)
+
+    @long
+    @pytest.mark.parametrize("backend", ["torch", "jax"])
+    def test_another_backend_whose_recurrent_layers_convert_to_lies_is_refused(
+        self, backend: str, record_source: Any
+    ) -> None:
+        program = (
+            "import numpy as np, keras\n"
+            "from modelserve import errors\n"
+            "from modelserve.convert import convert\n"
+            "model = keras.Sequential([keras.layers.Input((7, 5)), keras.layers.LSTM(4)])\n"
+            "try:\n"
+            "    convert(model, np.ones((3, 7, 5), np.float32))\n"
+            "except errors.UnsupportedSourceError as error:\n"
+            "    print(error)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            env={**os.environ, "KERAS_BACKEND": backend},
+        )
+        assert f"Keras runs on '{backend}'" in done.stdout, done.stdout + done.stderr
+        record_source("Keras and TensorFlow", f"Keras on {backend}", refused=done.stdout.strip())
+
+
+class TestLite:
+    @pytest.fixture(scope="class")
+    def model(self, tf: Any) -> Any:
+        layers = tf.keras.layers
+        return tf.keras.Sequential(
+            [layers.Input((8, 8, 3)), layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(3)]
+        )
+
+    @staticmethod
+    def lite(tf: Any, model: Any, rows: Array | None = None, *, whole: bool = False) -> bytes:
+        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        if rows is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: ([row[None]] for row in rows)
+        if whole:
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = converter.inference_output_type = tf.int8
+        content = converter.convert()
+        assert isinstance(content, bytes)
+        return content
+
+    @staticmethod
+    def interpreted(tf: Any, content: bytes, rows: Array) -> Array:
+        interpreter = tf.lite.Interpreter(model_content=content)
+        end, start = interpreter.get_output_details()[0], interpreter.get_input_details()[0]
+        interpreter.resize_tensor_input(start["index"], rows.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(start["index"], rows)
+        interpreter.invoke()
+        return np.array(interpreter.get_tensor(end["index"]))
+
+    def test_bytes_and_files_of_floats_are_sources(
+        self, tf: Any, model: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], record_source: Any
+    ) -> None:
+        content, x = self.lite(tf, model), numbers(5, 8, 8, 3)
+        (tmp_path / "model.tflite").write_bytes(content)
+        capfd.readouterr()
+        for source in (content, tmp_path / "model.tflite"):
+            bundle = bundle_of(source)
+            np.testing.assert_allclose(answers(bundle, x)["output"], model.predict(x, verbose=0), **CLOSE)
+        assert capfd.readouterr() == ("", "")
+        assert [str(spec) for spec in bundle.signature.inputs] == ["float32[batch, 8, 8, 3]"]
+        record_source("Keras and TensorFlow", "TFLite of floats, bytes or file", bundle)
+
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_eight_bit_models_answer_as_the_interpreter_does(
+        self, tf: Any, model: Any, whole: bool, record_source: Any
+    ) -> None:
+        rows = numbers(100, 8, 8, 3)
+        content = self.lite(tf, model, rows, whole=whole)
+        x = RANDOM.integers(-128, 128, size=(64, 8, 8, 3)).astype(np.int8) if whole else rows
+        bundle = bundle_of(content, x)
+        wanted = self.interpreted(tf, content, x)
+        steps = 1.0 if whole else tf.lite.Interpreter(model_content=content).get_tensor_details()
+        if not whole:
+            steps = max(detail["quantization"][0] for detail in steps)
+        error = np.abs(answers(bundle, x)["output"].astype(float) - wanted.astype(float)).max()
+        # Each of the two roundings to the grid may fall to the other side.
+        assert error <= 2 * steps
+        kind = "integers throughout" if whole else "floats at the ends"
+        record_source("Keras and TensorFlow", f"TFLite of eight bits, {kind}", bundle)
+
+    def test_a_shape_that_the_model_does_not_say_is_never_given_to_the_interpreter(self, tf: Any, model: Any) -> None:
+        with pytest.raises(SignatureError, match="must be of shape"):
+            convert(self.lite(tf, model), numbers(2, 9, 9, 3))
+
+    @pytest.mark.parametrize("content", [b"", b"text", b"\x1c\0\0\0TFL3" + b"\xff" * 64])
+    def test_bytes_that_are_no_model_are_refused(self, tf: Any, content: bytes) -> None:
+        with pytest.raises(UnsupportedSourceError):
+            convert(content)

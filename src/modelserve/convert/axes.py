@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +22,8 @@ from modelserve.tensors import Array, Tensors
 
 #: An input's name, and the number of one of its axes.
 Place: TypeAlias = tuple[str, int]
+#: How a graph's answer to a probe of this origin differs; empty where it does not.
+_Difference: TypeAlias = Callable[["Probe", str], str]
 
 _BATCH = "batch"
 _FEW_ROWS = 3
@@ -114,38 +117,43 @@ def together(reference: Answer, freedom: Freedom) -> Probe:
     return freedom.base if answers is None else Probe(tensors, answers)
 
 
-def lying(candidate: Answer, reference: Answer, freedom: Freedom, joint: Probe) -> dict[str, str]:
+def lying(
+    candidate: Answer, reference: Answer, freedom: Freedom, joint: Probe, tolerance: Tolerance | None = None
+) -> dict[str, str]:
     """The free axes at whose other sizes `candidate` answers otherwise than the source: how, by the axes' names.
 
     Args:
         joint: The inputs that the candidate was made of, with the source's answers.
+        tolerance: What the route is known to reach; None for what fits the outputs' dtypes.
     """
+    usual = tolerance or default_tolerance(list(joint.answers.values()))
+    differs = partial(_difference, candidate, Tolerance(usual.absolute * _SLACK, usual.relative * _SLACK))
     if not freedom.axes:
         return {}
-    astray = _difference(candidate, freedom.base, "the example's sizes")
-    found = dict(_baked(candidate, reference, freedom, joint) if astray else _stretched(candidate, freedom))
-    together = astray or _difference(candidate, joint, "several sizes changed at once")
+    astray = differs(freedom.base, "the example's sizes")
+    found = dict(_baked(differs, reference, freedom, joint) if astray else _stretched(differs, freedom))
+    together = astray or differs(joint, "several sizes changed at once")
     if not found and together:
         found = {axis.name: together for axis in freedom.axes if axis.name != _BATCH} or {_BATCH: together}
     return found
 
 
-def _stretched(candidate: Answer, freedom: Freedom) -> Iterator[tuple[str, str]]:
+def _stretched(differs: _Difference, freedom: Freedom) -> Iterator[tuple[str, str]]:
     """Axes at another size of which the candidate errs, all others being as in the example."""
     for axis in freedom.axes:
-        reasons = (_difference(candidate, probe, f"{axis.name} = {size}") for size, probe in axis.probes.items())
+        reasons = (differs(probe, f"{axis.name} = {size}") for size, probe in axis.probes.items())
         reason = next(filter(None, reasons), "")
         if reason:
             yield axis.name, reason
 
 
-def _baked(candidate: Answer, reference: Answer, freedom: Freedom, joint: Probe) -> Iterator[tuple[str, str]]:
+def _baked(differs: _Difference, reference: Answer, freedom: Freedom, joint: Probe) -> Iterator[tuple[str, str]]:
     """Axes at the example's own size of which the candidate errs, all others being as it was made."""
     for axis in freedom.axes:
         name, position = axis.places[0]
         tensors = _resized(joint.tensors, axis.places, freedom.base.tensors[name].shape[position])
         answers = _asked(reference, tensors, joint.answers)
-        reason = _difference(candidate, Probe(tensors, answers), f"{axis.name} = {axis.size}") if answers else ""
+        reason = differs(Probe(tensors, answers), f"{axis.name} = {axis.size}") if answers else ""
         if reason:
             yield axis.name, reason
 
@@ -263,17 +271,23 @@ def _resized(tensors: Tensors, places: Iterable[Place], size: int) -> dict[str, 
 
 
 def _asked(reference: Answer, tensors: Tensors, like: Mapping[str, Array]) -> Mapping[str, Array] | None:
-    """What the source answers, where it does and its outputs are those it always has."""
+    """What the source answers, where its outputs are those that it always has, and numbers if they usually are.
+
+    A mean over nothing, at a size too small for the layers before it, is an accident and no answer.
+    """
     try:
         answers = reference(tensors)
     except Exception:  # noqa: BLE001  # a source refuses sizes by any exception; that is its answer
         return None
-    same = answers.keys() == like.keys() and all(answers[name].ndim == like[name].ndim for name in like)
-    return answers if same else None
+    if answers.keys() != like.keys() or any(answers[name].ndim != like[name].ndim for name in like):
+        return None
+    strays = any(_is_finite(like[name]) and not _is_finite(answers[name]) for name in like)
+    return None if strays else answers
 
 
-def _difference(candidate: Answer, probe: Probe, origin: str) -> str:
-    usual = default_tolerance(list(probe.answers.values()))
-    slack = Tolerance(usual.absolute * _SLACK, usual.relative * _SLACK)
-    report = compare(lambda _: probe.answers, candidate, [Sample(origin, probe.tensors)], tolerance=slack)
-    return report.reason
+def _is_finite(array: Array) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+
+
+def _difference(candidate: Answer, tolerance: Tolerance, probe: Probe, origin: str) -> str:
+    return compare(lambda _: probe.answers, candidate, [Sample(origin, probe.tensors)], tolerance=tolerance).reason

@@ -179,7 +179,7 @@ class _Ladder:
             # Exporters raise classes of their own, of their compilers, and of the model's own code.
             raise ConversionError(f"{rung.name}: the exporter refuses it: {_short(error)}") from error
         signature = _declared(model, source, freedom)
-        lies = lying(_candidate(model, signature), source.reference, freedom, given)
+        lies = lying(_candidate(model, signature), source.reference, freedom, given, source.tolerance)
         if lies:
             self._lied |= set(lies)
             raise ConversionError(f"{rung.name}: {'; '.join(lies.values())}")
