@@ -16,7 +16,10 @@ from modelserve.errors import ConversionError, ExampleRequiredError, SignatureEr
 from modelserve.session import Session
 from modelserve.tensors import Array
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the framework's own deprecations are not ours to mend
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # the framework's own deprecations are not ours to mend
+    pytest.mark.timeout(300),  # the converter reads all its rules when it is first used
+]
 
 RANDOM = np.random.default_rng(0)
 # float32 sums of some ten terms, taken in another order than XLA takes them.
