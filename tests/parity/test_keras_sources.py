@@ -244,11 +244,20 @@ class TestKeras:
         with pytest.raises(UnsupportedSourceError):
             convert(tmp_path / name)
 
-    def test_a_file_with_code_in_it_is_refused(self, tf: Any, tmp_path: Path) -> None:
-        model = tf.keras.Sequential([tf.keras.layers.Input((4,)), tf.keras.layers.Lambda(lambda x: x * 2)])
-        model.save(tmp_path / "lambda.keras")
+    @pytest.mark.parametrize("name", ["lambda.keras", "lambda.h5"])
+    def test_a_file_with_code_in_it_is_refused_and_runs_nothing(self, tf: Any, name: str, tmp_path: Path) -> None:
+        deed = str(tmp_path / "deed")  # text, which Keras can write into the file
+        model = tf.keras.Sequential(
+            [
+                tf.keras.layers.Input((4,)),
+                tf.keras.layers.Lambda(lambda x: (__import__("pathlib").Path(deed).touch(), x)[1]),
+            ]
+        )
+        model.save(tmp_path / name)
+        Path(deed).unlink()
         with pytest.raises(UnsupportedSourceError, match=r"cannot be read by Keras"):
-            convert(tmp_path / "lambda.keras")
+            convert(tmp_path / name)
+        assert not Path(deed).exists()
 
     def test_a_model_that_does_not_say_what_it_takes_needs_an_example(self, tf: Any) -> None:
         class Silent(tf.keras.Model):  # type: ignore[misc]

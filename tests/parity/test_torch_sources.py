@@ -16,6 +16,7 @@ from torch import nn
 
 from modelserve.bundle import Bundle
 from modelserve.convert import convert
+from modelserve.convert.from_torch_plain import oddity
 from modelserve.errors import (
     ConversionError,
     ExampleRequiredError,
@@ -195,7 +196,7 @@ CASES = [
         (numbers(5, 8),),
         [(numbers(1, 8),), (numbers(9, 8),)],
         ["batch"],
-        "export of plain layers",
+        "plain layers",
     ),
     Case(
         "Convolutions, images of any size",
@@ -203,7 +204,7 @@ CASES = [
         (numbers(5, 3, 12, 12),),
         [(numbers(1, 3, 12, 12),), (numbers(2, 3, 17, 9),)],
         ["batch", "height", "width"],
-        "export of plain layers",
+        "plain layers",
     ),
     Case(
         "Control flow that depends on values",
@@ -251,7 +252,7 @@ LONG_CASES = [
         (numbers(5, 4),),
         [(numbers(2, 3),)],
         ["batch", "sequence"],
-        "export of plain layers",
+        "plain layers",
     ),
 ]
 EVERY = [pytest.param(case, id=case.title) for case in CASES] + [
@@ -349,6 +350,19 @@ class TestModules:
         wide = bundle_of(nn.Linear(4, 2).double(), x)
         assert (wide.signature.inputs[0].dtype, wide.signature.outputs[0].dtype) == ("float64", "float64")
 
+    @pytest.mark.parametrize(("dtype", "answered"), [(torch.float16, "float16"), (torch.bfloat16, "float32")])
+    def test_modules_of_half_precision_are_served(self, dtype: torch.dtype, answered: str, record_source: Any) -> None:
+        module, x = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)).to(dtype).eval(), numbers(6, 8)
+        bundle = bundle_of(module, x)
+        assert (bundle.signature.inputs[0].dtype, bundle.signature.outputs[0].dtype) == ("float32", answered)
+        assert step(bundle).get("computes") == ("float32" if dtype is torch.bfloat16 else None)
+        with torch.no_grad():
+            wanted = module(torch.from_numpy(x).to(dtype)).float().numpy()
+        # Eight bits of a number in bfloat16, eleven in float16, rounded anew in each layer.
+        np.testing.assert_allclose(answers(bundle, x)["output"], wanted, atol=5e-2)
+        limits = "computes in float32, whose answers bfloat16 rounds" if dtype is torch.bfloat16 else ""
+        record_source("PyTorch", str(dtype).removeprefix("torch."), bundle, limits=limits)
+
     def test_a_module_that_fixes_the_batch_is_served_at_that_size(self) -> None:
         class Fixed(nn.Module):
             def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -390,7 +404,7 @@ class TestModules:
             "import sys, torch, numpy as np\n"
             "from modelserve.convert import convert\n"
             "convert(torch.nn.Linear(4, 2), np.ones((3, 4), np.float32))\n"
-            "assert 'onnxscript' not in sys.modules"
+            "assert not {'onnxscript', 'torch._dynamo'} & set(sys.modules)"
         )
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=100
@@ -501,6 +515,15 @@ class TestNoSilentLies:
         assert list(tmp_path.glob("bundle*")) == []
 
     @long
+    def test_what_no_route_takes_is_refused_with_every_reason(self, record_source: Any) -> None:
+        module = nn.Sequential(nn.Linear(4, 2)).eval()
+        quantized = torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8)
+        with pytest.raises(ConversionError, match=r"route 1(.|\n)*quantized::linear_dynamic") as caught:
+            convert(quantized, numbers(3, 4))
+        reason = next(line for line in str(caught.value).splitlines() if "quantized::linear_dynamic" in line)
+        record_source("PyTorch", "quantize_dynamic", refused=reason.strip())
+
+    @long
     def test_nothing_is_printed_when_a_route_fails(self, capfd: pytest.CaptureFixture[str]) -> None:
         class Decomposed(nn.Module):
             def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -509,6 +532,45 @@ class TestNoSilentLies:
         with pytest.raises(ConversionError):
             convert(Decomposed(), numbers(2, 4, 4))
         assert capfd.readouterr() == ("", "")
+
+
+class TestPlainLayers:
+    """Only what cannot depend on values or sizes may go by a bare trace."""
+
+    @pytest.mark.parametrize(
+        ("forward", "found"),
+        [
+            (lambda self, x: torch.relu(self.layer(x)) + x * 2, ""),
+            (lambda self, x: x if x.sum() > 0 else self.layer(x), "control flow"),
+            (lambda self, x: self.layer(x) * float(x.max()), "float"),
+            (lambda self, x: self.layer(x) * x.shape[0], "getattr"),
+            (lambda self, x: self.layer(x).view(3, -1), "view"),
+            (lambda self, x: self.layer(x)[:3], "getitem"),
+            (lambda self, x: self.recur(x)[0], "LSTM"),
+            (lambda self, x, y=None: self.layer(x), "not given"),
+        ],
+    )
+    def test_what_is_not_plain_is_seen(self, forward: Any, found: str) -> None:
+        class Module(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer, self.recur = nn.Linear(4, 4), nn.LSTM(4, 4)
+
+        Module.forward = forward
+        seen = oddity(Module(), 1)
+        assert found in seen
+        assert bool(found) == bool(seen)
+
+    def test_code_hung_into_a_layer_is_seen(self) -> None:
+        module = nn.Sequential(nn.Linear(4, 4))
+        assert not oddity(module, 1)
+        module[0].register_forward_hook(lambda *_: None)
+        assert oddity(module, 1)
+
+    def test_a_hook_that_changes_the_answer_is_served(self) -> None:
+        module, x = nn.Sequential(nn.Linear(4, 4)), numbers(3, 4)
+        module[0].register_forward_hook(lambda module, given, answer: answer * 2)
+        np.testing.assert_allclose(answers(bundle_of(module, x), x)["output"], expected(module, x)[0], **CLOSE)
 
 
 class TestScriptsAndPrograms:

@@ -185,6 +185,18 @@ def test_answers_are_close_at_every_size_that_the_model_takes(case: Case, hub: A
 
 
 @long
+def test_an_example_without_padding_masks_padding_all_the_same(hub: Any) -> None:
+    model = hub.BertModel(hub.BertConfig(**SMALL)).eval()
+    full = {name: array[:1] for name, array in tokens(2, 9).items()}
+    assert full["attention_mask"].all()
+    bundle = bundle_of(model, full)
+    for given in TEXTS:
+        wanted = expected(model, given)
+        for name, array in answers(bundle, given).items():
+            np.testing.assert_allclose(array, wanted[name], **CLOSE)
+
+
+@long
 def test_attention_that_cannot_be_exported_is_written_out(hub: Any, record_source: Any) -> None:
     def sealed(module: Any, query: Any, key: Any, value: Any, mask: Any, **settings: Any) -> Any:
         """Attention as a fused kernel computes it: closed to whoever traces it."""

@@ -25,7 +25,7 @@ Place: TypeAlias = tuple[str, int]
 #: How a graph's answer to a probe of this origin differs; empty where it does not.
 _Difference: TypeAlias = Callable[["Probe", str], str]
 
-_BATCH = "batch"
+BATCH = "batch"
 _FEW_ROWS = 3
 # A lie about an axis is gross; how close is close enough is for the certificate to say.
 _SLACK = 10.0
@@ -63,14 +63,14 @@ class Freedom:
     @property
     def base(self) -> Probe:
         """The example; of a few rows only, where the batch is free."""
-        batch = next((axis for axis in self.axes if axis.name == _BATCH and axis.size > _FEW_ROWS), None)
+        batch = next((axis for axis in self.axes if axis.name == BATCH and axis.size > _FEW_ROWS), None)
         return self.whole if batch is None else batch.probes.get(_FEW_ROWS, self.whole)
 
     def only(self, names: Iterable[str]) -> Freedom:
         """With these axes alone; with none where the batch is left out, in whose few rows the others were tried."""
         kept = set(names)
         axes = tuple(axis for axis in self.axes if axis.name in kept)
-        return Freedom(self.whole, axes if self.names[:1] != (_BATCH,) or _BATCH in kept else ())
+        return Freedom(self.whole, axes if self.names[:1] != (BATCH,) or BATCH in kept else ())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,7 +97,7 @@ def explore(reference: Answer, example: Tensors, answers: Mapping[str, Array], *
     rows = _batch_places(example)
     batch = _freed(reference, whole, rows, _batch_sizes(example[rows[0][0]].shape[0])) if rows else None
     taken = rows if batch is not None else ()
-    freedom = Freedom(whole, () if batch is None else (replace(batch, name=_BATCH),))
+    freedom = Freedom(whole, () if batch is None else (replace(batch, name=BATCH),))
     places = [(name, at) for name, array in example.items() for at in range(array.ndim) if (name, at) not in taken]
     others = _named(list(_others(reference, freedom.base, places)), example, channels_last=channels_last)
     return Freedom(whole, freedom.axes + others)
@@ -134,7 +134,7 @@ def lying(
     found = dict(_baked(differs, reference, freedom, joint) if astray else _stretched(differs, freedom))
     together = astray or differs(joint, "several sizes changed at once")
     if not found and together:
-        found = {axis.name: together for axis in freedom.axes if axis.name != _BATCH} or {_BATCH: together}
+        found = {axis.name: together for axis in freedom.axes if axis.name != BATCH} or {BATCH: together}
     return found
 
 
@@ -204,14 +204,17 @@ def _freed(reference: Answer, base: Probe, places: Sequence[Place], sizes: Seque
 
 
 def _others(reference: Answer, base: Probe, places: Sequence[Place]) -> Iterator[Axis]:
-    """Axes besides the batch: each place alone, else with those of its position and size, else with all of its size."""
+    """Axes besides the batch: places of one position and size together, else each alone, else with all of its size.
+
+    Together first: a mask of nothing but ones is often not looked at, and would seem to have a size of its own.
+    """
 
     def size(place: Place) -> int:
         return int(base.tensors[place[0]].shape[place[1]])
 
     left = [place for place in places if size(place) > 0]
     for group in _groups(left, lambda place: (place[1], size(place))):
-        for axis in _parts(reference, base, group):
+        for axis in _parts(reference, base, group, _sizes(size(group[0]))):
             yield axis
             left = [place for place in left if place not in axis.places]
     for group in _groups(left, lambda place: (0, size(place))):
@@ -222,13 +225,12 @@ def _others(reference: Answer, base: Probe, places: Sequence[Place]) -> Iterator
                 yield square
 
 
-def _parts(reference: Answer, base: Probe, group: Sequence[Place]) -> list[Axis]:
-    sizes = _sizes(base.tensors[group[0][0]].shape[group[0][1]])
-    alone = [_freed(reference, base, [place], sizes) for place in group]
-    if all(alone):
-        return [axis for axis in alone if axis is not None]
-    both = _freed(reference, base, group, sizes) if len(group) > 1 else None
-    return [both] if both is not None else [axis for axis in alone if axis is not None]
+def _parts(reference: Answer, base: Probe, group: Sequence[Place], sizes: Sequence[int]) -> list[Axis]:
+    together = _freed(reference, base, group, sizes)
+    if together is not None or len(group) == 1:
+        return [together] if together is not None else []
+    alone = (_freed(reference, base, [place], sizes) for place in group)
+    return [axis for axis in alone if axis is not None]
 
 
 def _groups(places: Sequence[Place], key: Callable[[Place], tuple[int, int]]) -> list[list[Place]]:
@@ -239,7 +241,7 @@ def _groups(places: Sequence[Place], key: Callable[[Place], tuple[int, int]]) ->
 
 
 def _named(axes: Sequence[Axis], example: Tensors, *, channels_last: bool) -> tuple[Axis, ...]:
-    taken = {_BATCH}
+    taken = {BATCH}
     named = []
     for axis in axes:
         name, position = axis.places[0]

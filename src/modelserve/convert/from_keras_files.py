@@ -1,4 +1,8 @@
-"""Files of Keras and TensorFlow: .keras, .h5, SavedModel folders and TFLite, without running code that is in them."""
+"""Files of Keras and TensorFlow: .keras, .h5, SavedModel folders and TFLite.
+
+Python code in a .keras or .h5 file is refused. A SavedModel is a program of TensorFlow's own operators, which can read
+and write files when it is called: it is to be trusted as a program is.
+"""
 
 from __future__ import annotations
 

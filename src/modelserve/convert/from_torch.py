@@ -8,6 +8,7 @@ The module is left as it was: its modes, its attention and its compiled calls.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,13 +17,16 @@ from typing import Any
 import torch
 
 from modelserve.bundle import Origin
-from modelserve.convert.contract import Draft
+from modelserve.convert.contract import Draft, Tolerance
 from modelserve.convert.from_torch_call import Call
 from modelserve.convert.from_torch_files import open_program
 from modelserve.convert.from_torch_routes import module_rungs, program_rungs, script_rungs
 from modelserve.convert.ladder import Rung, Source, climb
 from modelserve.errors import ConversionError
 from modelserve.tensors import Array, Tensors
+
+# A bfloat16 has eight bits of its number, and every layer rounds to them anew.
+_BFLOAT = Tolerance(2e-2, 5e-2)
 
 
 class TorchConverter:
@@ -41,24 +45,36 @@ class TorchConverter:
             module: torch.nn.Module = source.module()
             call = Call.read(module, _own_example(source) if example is None else example)
             return _climb(source, module, call, program_rungs(source))
-        module = _unwrapped(source)
-        _refuse_empty(module)
+        module = _on_host(_unwrapped(source))
         call = Call.read(module, example)
         rungs = script_rungs if isinstance(module, torch.jit.ScriptModule) else module_rungs
-        return _climb(module, module, call, rungs(module, call))
+        if not _is_bfloat(module):
+            return _climb(module, module, call, rungs(module, call))
+        # ONNX's runtimes lack most operators in bfloat16; float32 holds its weights exactly.
+        wide = rungs(_copied(module).to(torch.float32), call.widened())
+        return _climb(module, module, call, wide, settings={"computes": "float32"}, tolerance=_BFLOAT)
 
 
 converter = TorchConverter()
 
 
-def _climb(source: Any, module: torch.nn.Module, call: Call, rungs: Sequence[Rung]) -> Sequence[Callable[[], Draft]]:
+def _climb(
+    source: Any,
+    module: torch.nn.Module,
+    call: Call,
+    rungs: Sequence[Rung],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    tolerance: Tolerance | None = None,
+) -> Sequence[Callable[[], Draft]]:
     def reference(tensors: Tensors) -> Mapping[str, Array]:
         return call.answer(module, tensors)
 
     kind = f"{type(source).__module__}.{type(source).__qualname__}".removeprefix("__main__.")
     constants = {name: repr(value) for name, value in call.constants.items() if value is not None}
+    settled = {"constants": constants, **(settings or {})}
     origin = Origin("torch", kind, _versions(source))
-    return climb(Source(origin, call.tensors, reference, settings={"constants": constants}), rungs)
+    return climb(Source(origin, call.tensors, reference, settings=settled, tolerance=tolerance), rungs)
 
 
 def _versions(source: Any) -> dict[str, str]:
@@ -88,10 +104,31 @@ def _unwrapped(module: Any) -> torch.nn.Module:
             return found
 
 
-def _refuse_empty(module: torch.nn.Module) -> None:
-    """A module whose weights do not exist yet would be given random ones by its first call."""
+def _on_host(module: torch.nn.Module) -> torch.nn.Module:
+    """The module, or a copy on the CPU of one that is elsewhere.
+
+    Raises:
+        ConversionError: its weights do not exist yet; a first call would make random ones.
+    """
+    devices = set()
     for name, part in module.named_parameters():
         if isinstance(part, torch.nn.parameter.UninitializedParameter) or part.is_meta:
             raise ConversionError(
                 f"{type(module).__name__} has no weights yet (the first is {name!r}). Load or train it first."
             )
+        devices.add(part.device.type)
+    return module if devices <= {"cpu"} else _copied(module).cpu()
+
+
+def _copied(module: torch.nn.Module) -> torch.nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:
+        raise ConversionError(
+            f"{type(module).__name__} cannot be copied to the CPU or to float32: {error}. "
+            "Give it as module.cpu().float()."
+        ) from error
+
+
+def _is_bfloat(module: torch.nn.Module) -> bool:
+    return any(part.dtype == torch.bfloat16 for part in module.parameters())

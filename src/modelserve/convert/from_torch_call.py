@@ -57,6 +57,11 @@ class Call:
         narrowed = {name: own if own and dtype.is_floating_point else dtype for name, dtype in dtypes.items()}
         return call if narrowed == dtypes or call.fits(module) else replace(call, dtypes=narrowed)
 
+    def widened(self) -> Call:
+        """The same in float32 where it is in bfloat16."""
+        wide = {name: torch.float32 if d == torch.bfloat16 else d for name, d in self.dtypes.items()}
+        return replace(self, dtypes=wide)
+
     def given(self, tensors: Tensors) -> dict[str, torch.Tensor]:
         """The module's own tensors, from arrays."""
         return {name: torch.from_numpy(np.array(tensors[name])).to(self.dtypes[name]) for name in self.tensors}

@@ -1,9 +1,10 @@
 """PyTorch's ways to an ONNX graph, each from a module that takes tensors in a row.
 
-    torch.export ──► plain layers only? ──yes──► TorchScript's exporter, which needs milliseconds
-         │                    └─────────no─────► torch.onnx on the exported program
-         ▼ refuses
-    torch.jit.script, torch.jit.trace ─────────► TorchScript's exporter
+    plain layers only? ──yes──► a trace by TorchScript's exporter, which needs milliseconds
+         │ no
+    torch.export ─────────────► torch.onnx on the exported program
+         │ refuses
+    torch.jit.script, torch.jit.trace ──► TorchScript's exporter
 
 torch.export refuses what depends on values; a trace would freeze it, which its warnings give away.
 """
@@ -21,21 +22,11 @@ import torch
 
 from modelserve.convert.axes import Freedom, Probe
 from modelserve.convert.from_torch_call import Call, Flat, evaluating
+from modelserve.convert.from_torch_plain import oddity
 from modelserve.convert.ladder import NARROWER, HopelessError, Rung, Scope, UnfitError
 from modelserve.errors import ConversionError
 
 _OPSET = 18
-# Both exporters write the same operators for these.
-_PLAIN = frozenset(
-    [
-        *("aten.linear", "aten.addmm", "aten.mm", "aten.matmul", "aten.bmm", "aten.embedding"),
-        *("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.batch_norm", "aten.layer_norm", "aten.dropout"),
-        *("aten.max_pool2d", "aten.avg_pool2d", "aten.adaptive_avg_pool2d", "aten.flatten"),
-        *("aten.relu", "aten.relu_", "aten.leaky_relu", "aten.elu", "aten.gelu", "aten.silu", "aten.hardtanh"),
-        *("aten.sigmoid", "aten.tanh", "aten.softmax", "aten.log_softmax"),
-        *("aten.add", "aten.add_", "aten.sub", "aten.mul", "aten.div", "aten.cat", "aten.clone", "aten.detach_"),
-    ]
-)
 _FREEZES: type[Warning] = torch.jit._trace.TracerWarning  # noqa: SLF001  # exported as torch.jit.TracerWarning, untyped
 _LOG = "_jit_onnx_log"
 _DATA_DEPENDENT = ("GuardOnDataDependent", "data-dependent", "DataDependent")
@@ -43,12 +34,12 @@ _DATA_DEPENDENT = ("GuardOnDataDependent", "data-dependent", "DataDependent")
 
 def module_rungs(module: torch.nn.Module, call: Call) -> list[Rung]:
     """The routes for a module that is Python code."""
-    exported = _Exported(module, call)
+    exported = _exported(module, call)
     attention = _attention(module)
-    eager = [Rung("export, eager attention", _with_eager(attention, _Exported(module, call)))] if attention else []
+    eager = [Rung("export, eager attention", _with_eager(attention, exported))] if attention else []
     scripted = _scripted(module, call)
     return [
-        Rung("export of plain layers", exported.plainly, (Scope.ALL,)),
+        Rung("plain layers", _plain(module, call), (Scope.ALL,)),
         Rung("export", exported, (Scope.ALL,)),
         *eager,
         Rung("scripted", scripted, (Scope.ALL,)),
@@ -68,35 +59,28 @@ def program_rungs(program: torch.export.ExportedProgram) -> list[Rung]:
     return [Rung("program", lambda *_: _to_onnx(program))]
 
 
-class _Exported:
-    """By torch.export. The last program is kept, which two routes share."""
+def _plain(module: torch.nn.Module, call: Call) -> Callable[[Probe, Freedom], onnx.ModelProto]:
+    """By a trace, of modules that a trace cannot get wrong; both exporters write the same operators for them."""
 
-    def __init__(self, module: torch.nn.Module, call: Call) -> None:
-        self._module = module
-        self._call = call
-        self._last: tuple[tuple[str, ...], torch.export.ExportedProgram] | None = None
-
-    def __call__(self, given: Probe, freedom: Freedom) -> onnx.ModelProto:
-        with evaluating(self._module):
-            return _to_onnx(self._program(given, freedom))
-
-    def plainly(self, given: Probe, freedom: Freedom) -> onnx.ModelProto:
-        """By a trace and the quick exporter: the program vouches that nothing depends on values or sizes."""
-        with evaluating(self._module):
-            program = self._program(given, freedom)
-        odd = [str(node.target) for node in program.graph.nodes if node.op == "call_function" and not _is_plain(node)]
+    def export(given: Probe, freedom: Freedom) -> onnx.ModelProto:
+        with evaluating(module):
+            odd = "constants" if call.constants else oddity(module, len(call.tensors))
         if odd:
-            raise UnfitError(f"Not of plain layers alone: {odd[0]}.")
-        return _traced(self._module, self._call)(given, freedom)
+            raise UnfitError(f"Not of plain layers alone: {odd}.")
+        return _traced(module, call)(given, freedom)
 
-    def _program(self, given: Probe, freedom: Freedom) -> torch.export.ExportedProgram:
-        if self._last is None or self._last[0] != freedom.names:
-            flat = Flat(self._module, self._call)
-            self._last = freedom.names, _program(flat, self._tensors(given), _dynamic(self._call, freedom))
-        return self._last[1]
+    return export
 
-    def _tensors(self, given: Probe) -> tuple[torch.Tensor, ...]:
-        return tuple(self._call.given(given.tensors).values())
+
+def _exported(module: torch.nn.Module, call: Call) -> Callable[[Probe, Freedom], onnx.ModelProto]:
+    """By torch.export."""
+
+    def export(given: Probe, freedom: Freedom) -> onnx.ModelProto:
+        tensors = tuple(call.given(given.tensors).values())
+        with evaluating(module):
+            return _to_onnx(_program(Flat(module, call), tensors, _dynamic(call, freedom)))
+
+    return export
 
 
 def _program(module: torch.nn.Module, tensors: Sequence[torch.Tensor], shapes: Any) -> torch.export.ExportedProgram:
@@ -121,10 +105,6 @@ def _dynamic(call: Call, freedom: Freedom) -> Any:
             for name, array in call.tensors.items()
         ),
     )
-
-
-def _is_plain(node: Any) -> bool:
-    return str(node.target).rpartition(".")[0] in _PLAIN
 
 
 def _to_onnx(program: torch.export.ExportedProgram) -> onnx.ModelProto:
@@ -174,7 +154,7 @@ def _converted(module: torch.nn.Module, call: Call) -> Callable[[Probe, Freedom]
         tensors = call.given(given.tensors)
         args, kwargs = call.arguments(tensors)
         program = TS2EPConverter(module, tuple(args), dict(kwargs)).convert()  # type: ignore[arg-type]  # a script module it is
-        return _Exported(program.module(check_guards=False), call)(given, freedom)
+        return _exported(program.module(check_guards=False), call)(given, freedom)
 
     return export
 

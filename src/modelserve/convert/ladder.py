@@ -18,7 +18,7 @@ from onnx import ModelProto, ValueInfoProto
 from onnx.helper import make_node, make_tensor_value_info
 
 from modelserve.bundle import Origin, Step
-from modelserve.convert.axes import Freedom, Probe, explore, lying, output_shape, together
+from modelserve.convert.axes import BATCH, Freedom, Probe, explore, lying, output_shape, together
 from modelserve.convert.contract import Draft, Reference, Tolerance
 from modelserve.convert.graph import declare, element_type, rename
 from modelserve.convert.quiet import quiet
@@ -159,7 +159,7 @@ class _Ladder:
             wanted = {
                 Scope.ALL: list(full.names),
                 Scope.NARROWED: honest,
-                Scope.BATCH: honest[:1] if honest[:1] == ["batch"] else [],
+                Scope.BATCH: [name for name in honest if name == BATCH],
                 Scope.STATIC: [],
             }[scope]
             freedom = full.only(wanted)
