@@ -23,7 +23,7 @@ def program(*sections: str) -> str:
 @pytest.mark.parametrize(
     "sections",
     [
-        pytest.param(("PyTorch",), id="PyTorch"),
+        pytest.param(("PyTorch",), id="PyTorch", marks=pytest.mark.long),
         pytest.param(("PyTorch", "Hugging Face transformers"), id="transformers", marks=pytest.mark.long),
         pytest.param(("Keras and TensorFlow",), id="Keras", marks=pytest.mark.long),
         pytest.param(("JAX and Flax",), id="JAX", marks=pytest.mark.long),

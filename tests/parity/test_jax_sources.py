@@ -97,6 +97,7 @@ class TestFunctions:
         bundle = bundle_of(jax.jit(lambda parts: parts["u"] - parts["v"]), given)
         np.testing.assert_allclose(answers(bundle, given)["output"], given["u"] - given["v"])
 
+    @long
     def test_sixty_four_bits_are_taken_and_answered_as_jax_answers_them(self, jax: Any) -> None:
         function, x = jax.jit(lambda x: x * 2), numbers(5, 4).astype(np.float64)
         bundle = bundle_of(function, x)

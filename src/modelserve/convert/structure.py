@@ -35,7 +35,9 @@ def form(name: str, value: Any) -> Form:
     if value is None or isinstance(value, bool | int | float | str):
         return Form({}, {name: value}, lambda _: value)
     if isinstance(value, Mapping):
-        return joined({str(key): form(f"{name}_{key}", part) for key, part in value.items()}, dict)
+        keys = list(value)
+        forms = {str(key): form(f"{name}_{key}", value[key]) for key in keys}
+        return joined(forms, lambda parts: dict(zip(keys, parts.values(), strict=True)))
     if isinstance(value, tuple) or (isinstance(value, list) and any(hasattr(part, "shape") for part in value)):
         return joined({str(at): form(f"{name}_{at}", part) for at, part in enumerate(value)}, _sequence_like(value))
     return Form({name: value}, {}, lambda leaves: leaves[name])
