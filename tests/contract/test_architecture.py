@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[2]
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 FRAMEWORKS = {
     "catboost",
+    "flax",
     "jax",
+    "jax2onnx",
     "keras",
     "lightgbm",
     "sklearn",

@@ -18,6 +18,9 @@ ROOTS = {
     "keras": "keras",
     "tensorflow": "keras",
     "tf_keras": "keras",
+    "flax": "jax",
+    "jax": "jax",
+    "jaxlib": "jax",
     "sklearn": "sklearn",
 }
 
@@ -62,19 +65,21 @@ def open_file(path: Path) -> Any:
         return path
     if suffix in {".pt", ".pt2", ".pth", ".ts"}:
         return _load("torch").open_file(path)  # type: ignore[attr-defined]  # a converter of files has this verb
-    if suffix in {".keras", ".h5"} or (path / "saved_model.pb").is_file():
+    if suffix in {".keras", ".h5", ".tflite"} or (path / "saved_model.pb").is_file():
         return _load("keras").open_file(path)  # type: ignore[attr-defined]  # as above
     if suffix == ".skops":
         return _load("sklearn").open_file(path)  # type: ignore[attr-defined]  # as above
     raise UnsupportedSourceError(
-        f"{str(path)!r} is of no known kind; known are .onnx, .pt2, TorchScript .pt, .keras, SavedModel "
-        "folders, .skops and bundles."
+        f"{str(path)!r} is of no known kind; known are .onnx, .pt2, TorchScript .pt, .keras, .h5, .tflite, "
+        "SavedModel folders, .skops and bundles."
     )
 
 
 def _names(source: Any) -> list[str]:
     if isinstance(source, Path):
         return ["onnx"]
+    if isinstance(source, bytes):
+        return ["keras"] if source[4:8] == b"TFL3" else []
     found = []
     for kind in type(source).__mro__:
         name = ROOTS.get(kind.__module__.partition(".")[0]) or kind.__module__.partition(".")[0]

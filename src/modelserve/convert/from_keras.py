@@ -1,191 +1,117 @@
-"""Keras models (on TensorFlow), by tf2onnx of the function that the model is."""
+"""Keras models (on TensorFlow), TensorFlow functions and SavedModels, by tf2onnx of the function that each is.
+
+model, function, SavedModel ──► Callee ──► tf.function of named tensors ──tf2onnx──► graph ──► ladder
+TFLite bytes ──► from_keras_lite
+"""
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import tensorflow as tf
 import tf2onnx
 
-from modelserve.bundle import Origin, Step
+from modelserve.bundle import Origin
+from modelserve.convert.axes import Freedom, Probe
 from modelserve.convert.contract import Draft
-from modelserve.convert.graph import declare, rename
-from modelserve.convert.quiet import quiet
-from modelserve.errors import ConversionError, ExampleRequiredError, SignatureError, UnsupportedSourceError
-from modelserve.tensors import Array, Signature, Tensors, TensorSpec
+from modelserve.convert.from_keras_call import Call, Callee
+from modelserve.convert.from_keras_files import SavedModel, open_model
+from modelserve.convert.from_keras_lite import is_lite, lite_drafts
+from modelserve.convert.graph import rename
+from modelserve.convert.ladder import HopelessError, Rung, Source, climb
+from modelserve.errors import UnsupportedSourceError
+from modelserve.tensors import Array, Tensors
 
 _OPSET = 18
-_ROWS = 4
-_COUNTED = re.compile(r"(keras_tensor|input|input_layer|unk_|args)(_*\d*)*(:\d+)?")
-_NO_INPUTS = {"training", "mask"}
 
 
 class KerasConverter:
-    """Sequential, functional and subclassed models."""
+    """Models and layers of Keras, functions and modules of TensorFlow."""
 
     roots = ("keras", "tensorflow", "tf_keras")
 
     def accepts(self, source: Any) -> bool:
-        return isinstance(source, tf.keras.Model | SavedModel)
+        if isinstance(source, bytes):
+            return is_lite(source)
+        functions = tf.types.experimental.PolymorphicFunction | tf.types.experimental.ConcreteFunction
+        is_module = isinstance(source, tf.Module) and callable(source)
+        return (
+            is_module
+            or isinstance(source, tf.keras.layers.Layer | SavedModel | functions)
+            or hasattr(source, "signatures")
+        )
 
     def open_file(self, path: Path) -> Any:
-        """The model in a .keras or .h5 file (one with code of its own is refused by Keras), or a SavedModel folder."""
-        if path.is_dir():
-            return SavedModel.open(path)
-        if path.suffix.lower() not in {".keras", ".h5"}:
-            raise UnsupportedSourceError(f"{str(path)!r} cannot be read. Give a .keras file or the live model.")
-        try:
-            return tf.keras.models.load_model(path, compile=False, safe_mode=True)
-        except (ValueError, TypeError, OSError) as error:
-            raise UnsupportedSourceError(f"{str(path)!r} cannot be read by Keras: {error}") from error
+        return open_model(path)
 
     def drafts(self, source: Any, example: Any) -> Sequence[Callable[[], Draft]]:
-        if tf.keras.backend.backend() != "tensorflow":
-            raise UnsupportedSourceError(
-                f"Keras runs on {tf.keras.backend.backend()!r} here, whose models convert to wrong answers in part. "
-                "Set KERAS_BACKEND=tensorflow before importing keras."
-            )
-        call = _Call.read(source, example)
-        return [lambda: _draft(source, call)]
+        if isinstance(source, bytes):
+            return lite_drafts(source, example)
+        call = Call.read(_callee(source), example)
+
+        def reference(tensors: Tensors) -> Mapping[str, Array]:
+            return call.answer(tensors)
+
+        versions = {"tensorflow": tf.__version__, "keras": version("keras"), "tf2onnx": version("tf2onnx")}
+        constants = {name: repr(value) for name, value in call.constants.items() if value is not None}
+        known = Source(
+            Origin("keras", call.callee.kind, versions),
+            call.tensors,
+            reference,
+            channels_last=True,
+            settings={"constants": constants},
+        )
+        return climb(known, [Rung("function", partial(_export, call))])
 
 
 converter = KerasConverter()
 
 
-class SavedModel:
-    """The serving signature of a SavedModel folder, called as a Keras model is."""
-
-    __module__ = "tensorflow"
-
-    def __init__(self, loaded: Any, function: Any) -> None:
-        self._loaded = loaded  # its variables live as long as it does
-        self._function = function
-        _, self._specs = function.structured_input_signature
-        self.input_names = sorted(self._specs)
-        self.inputs = [self._specs[name] for name in self.input_names]
-
-    @classmethod
-    def open(cls, path: Path) -> SavedModel:
-        """The folder's default signature."""
-        loaded = tf.saved_model.load(str(path))
-        found = loaded.signatures.get("serving_default") or next(iter(loaded.signatures.values()), None)
-        if found is None:
+def _callee(source: Any) -> Callee:
+    if isinstance(source, tf.keras.layers.Layer):
+        if tf.keras.backend.backend() != "tensorflow":
             raise UnsupportedSourceError(
-                f"{str(path)!r} has no serving signature. Save it with model.export(...), or give the live model."
+                f"Keras runs on {tf.keras.backend.backend()!r} here, whose models convert to wrong answers in part. "
+                "Set KERAS_BACKEND=tensorflow before importing keras."
             )
-        return cls(loaded, found)
-
-    def __call__(self, given: Any, *, training: bool) -> Any:  # as Keras calls a model
-        values = given if isinstance(given, list | tuple) else [given]
-        return self._function(**dict(zip(self.input_names, values, strict=True)))
-
-    def call(self, *inputs: Any) -> Any:
-        """As Keras names it; its parameters are not the model's."""
-        return self(inputs, training=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """How the model is called. `packed` puts tensors, in order, into the form that it takes."""
-
-    tensors: Tensors
-    packed: Callable[[Sequence[Any]], Any]
-    dtypes: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, model: Any, example: Any) -> _Call:
-        declared = _declared(model)
-        if example is None:
-            example = _made_up(model, declared)
-        if isinstance(example, Mapping):
-            names = [str(name) for name in example]
-            values = list(example.values())
-            packed: Callable[[Sequence[Any]], Any] = partial(_by_name, names)
-        elif isinstance(example, tuple):
-            names = _names(model, declared, len(example))
-            values = list(example)
-            packed = list
-        else:
-            names, values = _names(model, declared, 1), [example]
-            packed = _first
-        tensors = {name: _as_array(name, value) for name, value in zip(names, values, strict=True)}
-        computes = getattr(model, "compute_dtype", None) or "float32"
-        known = [tensor.dtype for tensor in declared] if len(declared) == len(names) else [None] * len(names)
-        dtypes = {
-            name: dtype or _inside(array, computes) for dtype, (name, array) in zip(known, tensors.items(), strict=True)
-        }
-        return cls(tensors, packed, dtypes)
-
-    def given(self, tensors: Tensors) -> list[Any]:
-        return [tf.cast(tf.convert_to_tensor(tensors[name]), self.dtypes[name]) for name in self.tensors]
+        return Callee.of_layer(source)
+    if isinstance(source, SavedModel):
+        return Callee.of_concrete(source.function, "tensorflow.SavedModel")
+    if isinstance(source, tf.types.experimental.ConcreteFunction):
+        return Callee.of_concrete(source)
+    if callable(source) and not hasattr(source, "signatures"):
+        return Callee.of_function(source)
+    return Callee.of_concrete(SavedModel(source).function, "tensorflow.SavedModel")
 
 
-def _draft(model: Any, call: _Call) -> Draft:
-    try:
-        answers = _named(model(call.packed(call.given(call.tensors)), training=False))
-    except ConversionError:
-        raise
-    except Exception as error:
-        raise SignatureError(f"The model cannot be called on the example: {str(error)[:500]}") from error
+def _export(call: Call, given: Probe, freedom: Freedom) -> onnx.ModelProto:
+    names = list(call.tensors)
+    free = {place for axis in freedom.axes for place in axis.places}
     specs = tuple(
-        tf.TensorSpec((None, *array.shape[1:]), call.dtypes[name], name=f"in_{index}")
-        for index, (name, array) in enumerate(call.tensors.items())
-    )
-    proto = _export(model, call, specs)
-    names = {f"in_{index}": name for index, name in enumerate(call.tensors)}
-    graph_outputs = [value.name for value in proto.graph.output]
-    if len(graph_outputs) != len(answers):
-        raise ConversionError(f"tf2onnx gave {len(graph_outputs)} outputs for {len(answers)}.")
-    names |= dict(zip(graph_outputs, answers, strict=True))
-    rename(proto, {_graph_name(proto, old): new for old, new in names.items()})
-    inputs = tuple(TensorSpec(name, a.dtype.name, ("batch", *a.shape[1:])) for name, a in call.tensors.items())
-    rows = next(iter(call.tensors.values())).shape[0]
-    outputs = tuple(
-        TensorSpec(name, a.dtype.name, ("batch", *a.shape[1:]) if a.shape[:1] == (rows,) else a.shape)
-        for name, a in answers.items()
-    )
-    declare(proto, inputs, outputs)
-
-    def reference(tensors: Tensors) -> Mapping[str, Array]:
-        return _named(model(call.packed(call.given(tensors)), training=False))
-
-    return Draft(
-        model=proto,
-        signature=Signature(inputs, outputs),
-        example=call.tensors,
-        reference=reference,
-        origin=Origin(
-            "keras",
-            f"{type(model).__module__}.{type(model).__qualname__}".removeprefix("__main__."),
-            {"tensorflow": tf.__version__, "keras": version("keras"), "tf2onnx": version("tf2onnx")},
-        ),
-        steps=(Step("convert", {"from": "keras", "route": "function"}),),
+        tf.TensorSpec(
+            [None if (name, at) in free else size for at, size in enumerate(given.tensors[name].shape)],
+            call.dtypes[name],
+            name=f"in_{number}",
+        )
+        for number, name in enumerate(names)
     )
 
-
-def _export(model: Any, call: _Call, specs: tuple[Any, ...]) -> onnx.ModelProto:
     @tf.function(input_signature=specs)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
-    def function(*given: Any) -> Any:
-        return list(_flat(model(call.packed(given), training=False)).values())
+    def function(*tensors: Any) -> Any:
+        return list(call.run(dict(zip(names, tensors, strict=True))).values())
 
-    try:
-        with quiet():
-            proto, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=_OPSET)
-    except Exception as error:
-        # tf2onnx raises ValueError, KeyError and whatever a defect of its raises.
-        raise ConversionError(f"tf2onnx refuses the model: {str(error)[:500]}") from error
-    _write_erfc(proto)
-    converted: onnx.ModelProto = proto
-    return converted
+    model: onnx.ModelProto = tf2onnx.convert.from_function(function, input_signature=specs, opset=_OPSET)[0]
+    # tf2onnx writes some inputs as "name:0", and leaves out those that change nothing.
+    wanted = {f"in_{number}": name for number, name in enumerate(names)}
+    rename(model, {value.name: wanted[value.name.removesuffix(":0")] for value in model.graph.input})
+    _write_erfc(model)
+    _refuse_unknown(model)
+    return model
 
 
 def _write_erfc(model: onnx.ModelProto) -> None:
@@ -195,87 +121,18 @@ def _write_erfc(model: onnx.ModelProto) -> None:
         if node.op_type != "Erfc":
             nodes.append(node)
             continue
-        one, erf = f"erfc_{index}_one", f"erfc_{index}_erf"
-        kind = onnx.TensorProto.FLOAT
+        erf, one = f"erfc_{index}_erf", f"erfc_{index}_one"
         nodes.append(onnx.helper.make_node("Erf", list(node.input), [erf]))
+        nodes.append(onnx.helper.make_node("CastLike", ["erfc_one", erf], [one]))
         nodes.append(onnx.helper.make_node("Sub", [one, erf], list(node.output)))
-        model.graph.initializer.append(onnx.helper.make_tensor(one, kind, [], [1.0]))
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    if len(nodes) > len(model.graph.node):
+        model.graph.initializer.append(onnx.helper.make_tensor("erfc_one", onnx.TensorProto.FLOAT, [], [1.0]))
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
 
 
-def _declared(model: Any) -> list[Any]:
-    try:
-        return list(tf.nest.flatten(model.inputs or []))
-    except (AttributeError, ValueError):
-        return []
-
-
-def _names(model: Any, declared: Sequence[Any], count: int) -> list[str]:
-    """The inputs' names: those that their author gave, else the parameters of `call`, else numbers.
-
-    What Keras itself counts up (keras_tensor_3) differs from run to run, and would make another digest each time.
-    """
-    given = [str(tensor.name) for tensor in declared] if len(declared) == count else []
-    if given and not any(_COUNTED.fullmatch(name) for name in given):
-        return given
-    parameters = [name for name in list(inspect.signature(type(model).call).parameters)[1:] if name not in _NO_INPUTS]
-    if len(parameters) == count:
-        return parameters
-    return ["inputs"] if count == 1 else [f"input_{index}" for index in range(count)]
-
-
-def _made_up(model: Any, declared: Sequence[Any]) -> Any:
-    """Rows that fit a model which says what it takes, always the same ones."""
-    if not declared or any(None in tensor.shape[1:] for tensor in declared):
-        raise ExampleRequiredError(
-            f"{type(model).__name__} does not say what it takes. Give rows of what it was trained on: "
-            "Model(model, example=X[:8])"
-        )
-    random = np.random.default_rng(0)
-    made = tuple(_random(random, (_ROWS, *tensor.shape[1:]), tf.as_dtype(tensor.dtype).name) for tensor in declared)
-    return made[0] if len(made) == 1 else made
-
-
-def _random(random: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
-    is_float = dtype.startswith(("float", "bfloat"))
-    return random.normal(size=shape).astype(dtype) if is_float else random.integers(0, 2, size=shape).astype(dtype)
-
-
-def _as_array(name: str, value: Any) -> Array:
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf" or array.ndim == 0 or array.shape[0] == 0:
-        raise SignatureError(
-            f"The example for {name!r} must be numbers with at least one row, got {array.dtype} of shape {array.shape}."
-        )
-    return np.ascontiguousarray(array)
-
-
-def _inside(array: Array, computes: str) -> Any:
-    return computes if array.dtype.kind == "f" else array.dtype.name
-
-
-def _by_name(names: Sequence[str], given: Sequence[Any]) -> dict[str, Any]:
-    return dict(zip(names, given, strict=True))
-
-
-def _first(given: Sequence[Any]) -> Any:
-    return given[0]
-
-
-def _flat(answer: Any) -> dict[str, Any]:
-    if isinstance(answer, Mapping):
-        return {str(name): answer[name] for name in sorted(answer)}
-    if isinstance(answer, tuple | list):
-        return {f"output_{index}": part for index, part in enumerate(answer)}
-    return {"output": answer}
-
-
-def _named(answer: Any) -> dict[str, Array]:
-    return {name: np.asarray(tensor) for name, tensor in _flat(answer).items()}
-
-
-def _graph_name(model: onnx.ModelProto, wanted: str) -> str:
-    """tf2onnx writes some inputs as "name:0"."""
-    names = {value.name for value in (*model.graph.input, *model.graph.output)}
-    return wanted if wanted in names else f"{wanted}:0"
+def _refuse_unknown(model: onnx.ModelProto) -> None:
+    """tf2onnx leaves operators as they are that it does not know."""
+    odd = sorted({node.op_type for node in model.graph.node if not node.domain and not onnx.defs.has(node.op_type)})
+    if odd:
+        raise HopelessError(f"ONNX has no counterpart of TensorFlow's {', '.join(odd)}.")
