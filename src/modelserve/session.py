@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from modelserve.bundle import Bundle, LiveCallable, Manifest
-from modelserve.errors import BundleError, ModelRunError, SignatureError
+from modelserve.errors import BundleError, ModelRunError, ModelServeError, SignatureError
 from modelserve.tensors import Array, Signature, Tensors
 
 
@@ -97,14 +97,18 @@ class CallableSession:
             self.signature.output(name)
         try:
             answers = self._call(tensors)
+            # An answer may be made only when it is looked at.
+            found = {name: answers[name] for name in names if name in answers} if isinstance(answers, Mapping) else {}
+        except ModelServeError:
+            raise
         except Exception as error:  # the user's own code may raise anything
             raise ModelRunError(f"The callable raised {type(error).__name__}: {error}") from error
         if not isinstance(answers, Mapping):
             raise SignatureError(f"The callable must return a dict of outputs by name, got {type(answers).__name__}.")
-        missing = [name for name in names if name not in answers]
+        missing = [name for name in names if name not in found]
         if missing:
             raise SignatureError(f"The callable gave no {', '.join(map(repr, missing))}.")
-        return {name: _as_array(answers[name]) for name in names}
+        return {name: _as_array(array) for name, array in found.items()}
 
 
 def open_session(servable: Bundle | LiveCallable, *, threads: int = 1, mapped: Path | None = None) -> Runner:
