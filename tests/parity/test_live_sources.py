@@ -113,7 +113,7 @@ class TestHowItIsCalled:
             assert answers(live, ["a b c"])["output"].tolist() == [3]
 
     def test_named_tuples_tuples_and_none(self) -> None:
-        pair = collections.namedtuple("pair", "low high")  # noqa: PYI024  # what older code has
+        pair = collections.namedtuple("pair", "low high")
         live = live_of(own(lambda x: pair(x.min(axis=1), x.max(axis=1))), X)
         assert [spec.name for spec in live.signature.outputs] == ["low", "high"]
         live = live_of(own(lambda x: (x, None, x)), X)
