@@ -15,7 +15,7 @@ from modelserve.bundle import Bundle, LiveCallable
 from modelserve.convert.contract import Converter, Draft, Reference
 from modelserve.convert.detect import open_file
 from modelserve.convert.live import as_it_is
-from modelserve.convert.portable import portable
+from modelserve.convert.routes import portable
 from modelserve.errors import ConversionError, ExampleRequiredError, InputError
 from modelserve.fidelity import Tolerance
 from modelserve.tensors import Signature

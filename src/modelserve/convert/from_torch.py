@@ -25,6 +25,7 @@ from modelserve.bundle import Origin, Step
 from modelserve.convert.contract import Draft
 from modelserve.convert.graph import declare, describe, rename
 from modelserve.convert.quiet import quiet
+from modelserve.convert.stages import module_stages
 from modelserve.errors import ConversionError, ExampleRequiredError, SignatureError, UnsupportedSourceError
 from modelserve.tensors import Array, Signature, Tensors, TensorSpec
 
@@ -136,6 +137,7 @@ def _draft(module: torch.nn.Module, call: _Call, route: str, export: _Export) ->
             {"torch": torch.__version__},
         ),
         steps=(Step("convert", {"from": "torch", "route": route}),),
+        stages=module_stages(module, reference),
     )
 
 

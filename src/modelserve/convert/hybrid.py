@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from modelserve.bundle import Bundle
-from modelserve.convert.portable import portable
+from modelserve.convert.routes import portable
 from modelserve.errors import ConversionError, InputError
 from modelserve.live import Example, PartsCall
 from modelserve.live.tail import dense
