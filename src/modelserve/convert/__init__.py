@@ -14,13 +14,15 @@ from typing import Any
 from modelserve.bundle import Bundle, LiveCallable
 from modelserve.convert.contract import Converter, Draft, Reference
 from modelserve.convert.detect import open_file
+from modelserve.convert.image_example import readings
+from modelserve.convert.images import ImageInput
 from modelserve.convert.live import as_it_is
 from modelserve.convert.routes import portable
-from modelserve.errors import ConversionError, ExampleRequiredError, InputError
+from modelserve.errors import ConversionError, ExampleRequiredError, InputError, SignatureError
 from modelserve.fidelity import Tolerance
 from modelserve.tensors import Signature
 
-__all__ = ["Converter", "Draft", "Reference", "Tolerance", "convert", "portable_or_live"]
+__all__ = ["Converter", "Draft", "ImageInput", "Reference", "Tolerance", "convert", "portable_or_live"]
 
 
 def convert(
@@ -38,7 +40,8 @@ def convert(
         source: A model of a supported framework, or the path of a model file.
         example: Inputs that it takes, at least one row; more rows make a better comparison.
         signature: Names, dtypes and axes for its inputs and outputs, where the source's own will not do.
-        inputs: An `ImageInput`, where the model is to take images as they come from a decoder.
+        inputs: An `ImageInput`, or a dict of them by input name, where the model is to take images as they come from
+            a decoder; the example is images then, too, and may be left out for a model of one input.
         tolerance: How far numbers may be from the source's; a number allows that much in the outputs' units.
         into: The folder to create; by default the bundle lies under `MODELSERVE_HOME`.
 
@@ -46,9 +49,17 @@ def convert(
         UnsupportedSourceError, MissingExtraError, ExampleRequiredError: it cannot be tried.
         UnfaithfulError: every route gave a model that does not answer as its source does.
     """
-    if inputs is not None:
-        raise InputError(f"inputs= takes a description of preprocessing, which {type(inputs).__name__} is not.")
-    return portable(_live_object(source), example, signature=signature, tolerance=_as_tolerance(tolerance), into=into)
+    source, asked = _live_object(source), _as_tolerance(tolerance)
+    if inputs is None:
+        return portable(source, example, signature=signature, tolerance=asked, into=into)
+    refusal: ConversionError | InputError | None = None
+    for given, images in readings(source, example, inputs):
+        try:
+            return portable(source, given, signature=signature, tolerance=asked, into=into, images=images)
+        except (ConversionError, SignatureError) as error:
+            refusal = refusal or error
+    assert refusal is not None  # there is at least one reading
+    raise refusal
 
 
 def portable_or_live(

@@ -57,7 +57,7 @@ def certified(
             lineage=draft.steps,
             example=draft.example,
             rows_independent=rows_are_independent(trial.candidate, signature, draft.example),
-            reports=[reports[0].to_json() | {"conversion": notes()}, *(report.to_json() for report in reports[1:])],
+            reports=[reports[0] | {"conversion": notes()}, *reports[1:], *draft.reports],
             into=into,
         )
 
@@ -70,7 +70,7 @@ class _Trial:
     candidate: Answer
     tolerance: Tolerance
 
-    def run(self) -> tuple[Signature, list[FidelityReport]]:
+    def run(self) -> tuple[Signature, list[dict[str, Any]]]:
         """The signature, narrowed to what the source takes, and what was found; the first report decides."""
         main = self._comparison()
         for sample in edges.samples(self.draft.signature, self.draft.example):
@@ -81,7 +81,8 @@ class _Trial:
         # Frameworks differ in what infinity minus infinity or the larger of NaN and 0 is: that is written down, and
         # refuses nothing.
         infinity = self._compared(edges.infinity_samples(self.draft.signature, self.draft.example))
-        return signature, [main.report(), *nan, *([infinity] if infinity.rows else [])]
+        more = [*nan, *([infinity.to_json() | {"about": "infinity, which refuses nothing"}] if infinity.rows else [])]
+        return signature, [main.report().to_json(), *more]
 
     def _believe(self, found: Comparison) -> None:
         report = found.report()
@@ -92,7 +93,7 @@ class _Trial:
             where = first_difference(self.draft, found.worst[0], self.tolerance)
         raise UnfaithfulError(report.reason + where)
 
-    def _try_nan(self, signature: Signature) -> tuple[Signature, list[FidelityReport]]:
+    def _try_nan(self, signature: Signature) -> tuple[Signature, list[dict[str, Any]]]:
         """The signature, saying of each input whether NaN may stand there, and what was found on trying.
 
         Where the source refuses NaN, or the portable model answers it otherwise, the input refuses it, too.
@@ -107,7 +108,7 @@ class _Trial:
                 raise UnfaithfulError(report.reason)
             inputs.append(replace(spec, allows_nan=report.is_faithful))
             if report.rows:
-                reports.append(report)
+                reports.append(report.to_json() | {"about": f"NaN in {spec.name!r}"})
         return replace(signature, inputs=tuple(inputs)), reports
 
     def _compared(self, samples: Iterable[Sample]) -> FidelityReport:

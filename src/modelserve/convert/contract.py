@@ -35,6 +35,7 @@ class Draft:
         decisions: The outputs that are decisions (labels): these must be equal, not close.
         tolerance: What the route is known to reach; None for what fits the outputs' dtypes.
         stages: The source's inner values, where it can tell them.
+        reports: What was compared on the way to the draft; plain JSON objects, which join the certificate.
     """
 
     model: ModelProto
@@ -46,6 +47,7 @@ class Draft:
     decisions: frozenset[str] = field(default_factory=frozenset)
     tolerance: Tolerance | None = None
     stages: Stages | None = None
+    reports: tuple[Mapping[str, Any], ...] = ()
 
 
 class Converter(Protocol):
