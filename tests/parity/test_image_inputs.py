@@ -17,7 +17,7 @@ from modelserve.convert import convert, pictured
 from modelserve.convert.images import ImageInput, prepared
 from modelserve.errors import ConversionError, InputError, SignatureError, UnfaithfulError
 from modelserve.session import Session
-from modelserve.tensors import Array
+from modelserve.tensors import Array, Signature, TensorSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PILLOW = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "nearest": Image.NEAREST}
@@ -187,6 +187,12 @@ def test_a_preprocessing_that_is_not_numpys_is_caught(monkeypatch: pytest.Monkey
         bundle_of(Net())
 
 
+#: Says that its input is whole numbers, which no preprocessing gives.
+WIDE = Signature(
+    (TensorSpec("x", "int16", ("n", 3, "h", "w")),), (TensorSpec("y", "float32", ("n", 3, "h", "w")),)
+)  # fmt: skip
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("values", "said"),
@@ -220,8 +226,10 @@ class TestRefusals:
             bundle_of(torch.nn.Linear(4, 2))
         with pytest.raises(SignatureError, match=r"must be float32\[batch, 3, 16, 16\]"):
             bundle_of(onnx_model(["n", 3, 16, 16]))
-        with pytest.raises(SignatureError, match="needs a model with an input of numbers of shape"):
-            bundle_of(onnx_model(["n", 3, "h", "w"], TensorProto.INT32))
+        with pytest.raises(
+            ConversionError, match=r"needs a model with an input of numbers of shape \(batch, 3, 8, 8\)"
+        ):
+            convert(FLAT, images(8, 8), inputs=ImageInput(8, layout="NCHW"), signature=WIDE)
 
     @pytest.mark.parametrize("inputs", [3, "images", {"x": 3}, ImageInput])
     def test_something_else_as_inputs(self, inputs: Any) -> None:
