@@ -14,10 +14,11 @@ from PIL import Image
 import modelserve as ms
 from modelserve.bundle import Bundle
 from modelserve.convert import convert, pictured
+from modelserve.convert.detect import find_converter
 from modelserve.convert.images import ImageInput, prepared
 from modelserve.errors import ConversionError, InputError, SignatureError, UnfaithfulError
 from modelserve.session import Session
-from modelserve.tensors import Array, Signature, TensorSpec
+from modelserve.tensors import Array
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PILLOW = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "nearest": Image.NEAREST}
@@ -187,12 +188,6 @@ def test_a_preprocessing_that_is_not_numpys_is_caught(monkeypatch: pytest.Monkey
         bundle_of(Net())
 
 
-#: Says that its input is whole numbers, which no preprocessing gives.
-WIDE = Signature(
-    (TensorSpec("x", "int16", ("n", 3, "h", "w")),), (TensorSpec("y", "float32", ("n", 3, "h", "w")),)
-)  # fmt: skip
-
-
 class TestRefusals:
     @pytest.mark.parametrize(
         ("values", "said"),
@@ -226,10 +221,9 @@ class TestRefusals:
             bundle_of(torch.nn.Linear(4, 2))
         with pytest.raises(SignatureError, match=r"must be float32\[batch, 3, 16, 16\]"):
             bundle_of(onnx_model(["n", 3, 16, 16]))
-        with pytest.raises(
-            ConversionError, match=r"needs a model with an input of numbers of shape \(batch, 3, 8, 8\)"
-        ):
-            convert(FLAT, images(8, 8), inputs=ImageInput(8, layout="NCHW"), signature=WIDE)
+        table = find_converter(onnx_model(["n", 5])).drafts(onnx_model(["n", 5]), None)[0]()
+        with pytest.raises(SignatureError, match=r"needs a model with an input of numbers of shape \(batch, 3, 8, 8\)"):
+            pictured.pictured(table, ImageInput(8), images(8, 8))
 
     @pytest.mark.parametrize("inputs", [3, "images", {"x": 3}, ImageInput])
     def test_something_else_as_inputs(self, inputs: Any) -> None:

@@ -48,6 +48,9 @@ def clean(model: ModelProto) -> None:
             node.ClearField("metadata_props")
         for tensor in graph.initializer:
             tensor.ClearField("doc_string")
+            # What onnx.load writes down of weights that lay beside the graph.
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
     for function in model.functions:
         function.ClearField("doc_string")
         for node in function.node:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 # A serialised graph ends at 2 GB, and costs its size again well before that.
-_ON_DISK_FROM_BYTES = 256 << 20
+ON_DISK_FROM_BYTES = 256 << 20
 # Without it onnxruntime makes a second copy of the weights, packed for its kernels.
-_AS_THEY_LIE = {"session.disable_prepacking": "1"}
+AS_THEY_LIE = {"session.disable_prepacking": "1"}
 
 
 @contextlib.contextmanager
@@ -29,13 +29,13 @@ def opened(model: ModelProto) -> Iterator[Any]:
     Raises:
         ConversionError: onnxruntime refuses it.
     """
-    if weight_bytes(model) < _ON_DISK_FROM_BYTES:
+    if weight_bytes(model) < ON_DISK_FROM_BYTES:
         yield _loaded(model.SerializeToString())
         return
     home = bundles_home()
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home, prefix=".making-") as folder:
-        yield _loaded(save_model(model, Path(folder)), _AS_THEY_LIE)
+        yield _loaded(save_model(model, Path(folder)), AS_THEY_LIE)
 
 
 def _loaded(model: Path | bytes, settings: Mapping[str, str] | None = None) -> Any:
