@@ -77,7 +77,8 @@ class Centroids(ClassifierMixin, BaseEstimator):
 
 
 class TestHowItIsCalled:
-    def test_a_function_of_one_array(self) -> None:
+    def test_a_function_of_one_array(self, record_source: Any) -> None:
+        record_source("Python", "function, bound method, object with `__call__`", limits="local workers only")
         live = live_of(own(lambda x: x @ np.ones((4, 3))), X)
         assert shapes(live) == {"x": "float64[batch, 4]", "output": "float64[batch, 3]"}
         assert live.rows_independent
@@ -134,7 +135,8 @@ class TestHowItIsCalled:
         live = live_of(own(lambda t: t.relu()), torch.tensor([[-1.0, 2.0]]))
         assert answers(live, np.array([[-1, 2]], np.float32))["output"].tolist() == [[0, 2]]
 
-    def test_an_estimator_answers_its_predict_and_more_by_name(self) -> None:
+    def test_an_estimator_answers_its_predict_and_more_by_name(self, record_source: Any) -> None:
+        record_source("Python", "estimator or module that no route can convert", limits="local workers only")
         source = Centroids().fit(X, Y)
         live = live_of(source, X)
         assert shapes(live) == {
@@ -195,7 +197,10 @@ class TestWhatIsFoundByTrying:
 
 
 class TestPipelinesInTwoParts:
-    def test_leading_steps_run_as_they_are_and_the_rest_is_portable(self) -> None:
+    def test_leading_steps_run_as_they_are_and_the_rest_is_portable(self, record_source: Any) -> None:
+        limits = "local workers only; the steps from the first portable tail on run as a graph"
+        record_source("Python", "pipeline whose first steps cannot be converted", limits=limits)
+
         def bent(x: Any) -> Any:
             return np.log1p(np.abs(x))
 
@@ -211,6 +216,13 @@ class TestPipelinesInTwoParts:
         live = live_of(source, X)
         assert "portable model" not in live.reason
         np.testing.assert_array_equal(answers(live, X)["label"], source.predict(X))
+
+
+def test_looking_for_a_sources_framework_never_runs_a_model() -> None:
+    module = torch.nn.BatchNorm1d(4)
+    assert module.training
+    portable_or_live(module, torch.ones(3, 4))
+    assert int(module.num_batches_tracked) == 0
 
 
 class TestWhatIsSaid:
@@ -260,15 +272,16 @@ class TestRefusals:
         with pytest.raises(UnsupportedSourceError, match="No converter knows"):
             portable_or_live(source, X)
 
-    def test_what_cannot_be_copied_says_what_to_do(self) -> None:
+    def test_what_cannot_be_copied_says_what_to_do(self, record_source: Any) -> None:
         lock = threading.Lock()
 
         def locked(x: Any) -> Any:
             with lock:
                 return x
 
-        with pytest.raises(ConversionError, match=r"cannot be copied to worker processes(.|\n)*first called"):
+        with pytest.raises(ConversionError, match=r"cannot be copied to worker processes(.|\n)*first called") as caught:
             portable_or_live(own(locked), X)
+        record_source("Python", "callable that cannot be pickled", refused=str(caught.value))
 
     def test_a_source_that_refuses_the_example_says_so(self) -> None:
         with pytest.raises(ConversionError, match="refuses the example itself: ZeroDivisionError"):

@@ -52,14 +52,16 @@ def wanted(rows: Array = X) -> Array:
 
 class TestSources:
     @pytest.mark.parametrize("opset", [*range(7, 25)])
-    def test_every_opset_from_7_on_is_taken_as_it_is(self, opset: int) -> None:
+    def test_every_opset_from_7_on_is_taken_as_it_is(self, opset: int, record_source: Any) -> None:
         bundle = convert(model(opset=opset))
+        record_source("ONNX", "file or ModelProto, opset 7 and newer", bundle)
         np.testing.assert_allclose(answers(bundle, X), wanted(), rtol=1e-5)
         assert bundle.manifest.reports[0]["versions"]["opset"] == f"ai.onnx {opset}"
 
     @pytest.mark.parametrize("opset", [1, 5])
-    def test_an_opset_that_cannot_be_run_any_more_is_rewritten(self, opset: int) -> None:
+    def test_an_opset_that_cannot_be_run_any_more_is_rewritten(self, opset: int, record_source: Any) -> None:
         bundle = convert(model([helper.make_node("Relu", ["x"], ["y"])], opset=opset, shape=("n", 3)))
+        record_source("ONNX", "older opsets", bundle, limits="compared with onnx's reference implementation")
         assert bundle.manifest.lineage[-1] == Step("repair", {"opset": 21})
         np.testing.assert_array_equal(answers(bundle, X), np.maximum(X, 0))
 
@@ -86,7 +88,7 @@ class TestSources:
         assert [spec.name for spec in bundle.signature.inputs] == ["x"]
         np.testing.assert_allclose(answers(bundle, X), wanted(), rtol=1e-5)
 
-    def test_maps_of_scikit_learns_older_files_are_tensors(self) -> None:
+    def test_maps_of_scikit_learns_older_files_are_tensors(self, record_source: Any) -> None:
         zipmap = helper.make_node(
             "ZipMap", ["sums"], ["y"], domain="ai.onnx.ml", classlabels_strings=["a", "b", "c", "d"]
         )
@@ -100,6 +102,7 @@ class TestSources:
             )
         )
         bundle = convert(source)
+        record_source("ONNX", "scikit-learn's files with maps as outputs", bundle, limits="maps become tensors")
         assert str(bundle.signature.outputs[0]) == "float32[batch, 4]"
         np.testing.assert_allclose(answers(bundle, X), X @ WEIGHTS, rtol=1e-5)
 
@@ -169,10 +172,11 @@ class TestRefusals:
         with pytest.raises(UnsupportedSourceError, match=r"Give the path|cannot be read|not valid"):
             convert(bare)
 
-    def test_operators_of_nobody_say_so(self) -> None:
+    def test_operators_of_nobody_say_so(self, record_source: Any) -> None:
         source = model([helper.make_node("Frobnicate", ["x"], ["y"], domain="acme")], shape=("n", 3), acme=1)
-        with pytest.raises(ConversionError, match=r"Frobnicate|acme"):
+        with pytest.raises(ConversionError, match=r"Frobnicate|acme") as caught:
             convert(source)
+        record_source("ONNX", "operators of a domain that onnxruntime lacks", refused=str(caught.value))
 
     def test_an_example_that_does_not_fit_says_what_does(self) -> None:
         with pytest.raises(SignatureError, match=r"float32\[batch, 3\], got shape \(5, 4\)"):
@@ -215,7 +219,7 @@ graph = helper.make_graph(
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 (folder / "m.onnx").write_bytes(model.SerializeToString())
 assert (folder / "w.data").stat().st_size > 1 << 31
-bundle = convert(folder / "m.onnx", np.array([0, 7, rows - 1]))
+bundle = convert(folder / "m.onnx", np.array([0, 7, rows - 1]), into=folder / "bundle")
 got = Session(bundle, settings={"session.disable_prepacking": "1"}).run({"index": np.array([7])})["y"]
 flat = np.memmap(folder / "w.data", np.float32, "r").reshape(parts, rows, width * 16)
 np.testing.assert_allclose(got[0], flat[:, 7].sum(axis=0), rtol=1e-5)
@@ -225,13 +229,16 @@ print(bundle.weights_path.stat().st_size, resource.getrusage(resource.RUSAGE_SEL
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_a_model_above_two_gigabytes_is_converted_with_its_weights_beside_it(tmp_path: Path) -> None:
+def test_a_model_above_two_gigabytes_is_converted_with_its_weights_beside_it(
+    tmp_path: Path, record_source: Any
+) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LARGE, str(tmp_path)], capture_output=True, text=True, timeout=580, check=False
     )
     assert done.returncode == 0, done.stderr
     weights, memory_kb = map(int, done.stdout.split())
     assert weights > 1 << 31
+    record_source("ONNX", "above 2 GB, weights beside the file", Bundle.open(tmp_path / "bundle", verify=False))
     # The weights once in memory, and pages of the files that are mapped; never a second copy and a third.
     assert memory_kb * 1024 < 5 * weights, f"{memory_kb / 1e6:.1f} GB for {weights / 1e9:.1f} GB of weights"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < memory_kb + (4 << 20)

@@ -153,7 +153,8 @@ def _narrowed(signature: Signature, example: Tensors, found: Comparison) -> Sign
 
     Axes that it refuses one by one may have to change together: those of one size are tried so, and get one name.
     """
-    fixed = {} if _takes_batches(signature, example, found) else _sizes(signature, example, batch=True)
+    if not _takes_batches(signature, example, found):
+        signature = _renamed_axes(signature, _sizes(signature, example, batch=True))
     sizes = _sizes(signature, example, batch=False)
     alone = {name: size for name, size in sizes.items() if not _answers(signature, example, [name], found)}
     joined: dict[str, str] = {}
@@ -161,7 +162,7 @@ def _narrowed(signature: Signature, example: Tensors, found: Comparison) -> Sign
         names = [name for name in alone if alone[name] == size]
         if len(names) > 1 and _answers(signature, example, names, found):
             joined |= dict.fromkeys(names, names[0])
-    fixed |= {name: size for name, size in alone.items() if name not in joined}
+    fixed = {name: size for name, size in alone.items() if name not in joined}
     return _renamed_axes(signature, {**joined, **fixed})
 
 

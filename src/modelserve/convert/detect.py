@@ -36,7 +36,7 @@ def find_converter(source: Any, example: Any = None) -> Converter:
     """
     offered = plugins.names(plugins.CONVERTERS)
     names = _names(source)
-    if _is_plain(source) and example is not None:
+    if not set(offered) & set(names) and _is_plain(source) and example is not None:
         names += _names(_answer(source, example))
     for name in names:
         if name not in offered:

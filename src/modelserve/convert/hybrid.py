@@ -38,7 +38,7 @@ def split_call(source: Any, given: Example) -> Split | None:
         try:
             middle = dense(head.transform(*args))
             model, bundle = _tail(tail, middle)
-        except (ConversionError, InputError, AttributeError):
+        except (ConversionError, InputError, AttributeError, ValueError, TypeError):
             continue
         names = ", ".join(repr(name) for name, _ in steps[:length])
         rest = ", ".join(repr(name) for name, _ in steps[length:])
