@@ -90,7 +90,7 @@ def _print_fidelity(report: Mapping[str, Any]) -> None:
         {
             "verdict": verdict,
             **({"reason": report["reason"]} if report["reason"] else {}),
-            "rows tried": f"{report['rows']} ({_plain(report['tried'])})",
+            "rows tried": f"{report['rows']} ({_tried(report['tried'])})",
             **({"refused": f"{report['refused_rows']} by the source itself"} if report["refused_rows"] else {}),
             "tolerance": f"{tolerance['absolute']:g} + {tolerance['relative']:g} of the row's largest magnitude",
             "compared in": f"{report['seconds']:.2f} s",
@@ -102,6 +102,20 @@ def _print_fidelity(report: Mapping[str, Any]) -> None:
     print_line("")
     headings = ["output", "largest error", "relative", "changed decisions", "at most (95 %)", "ties", "worst row"]
     print_table(headings, [_output_row(output) for output in report["outputs"]])
+
+
+def _tried(tried: Mapping[str, int]) -> str:
+    """Rows by where they came from; several sizes of one thing are named once."""
+    plain: list[str] = []
+    sizes: dict[str, list[int]] = {}
+    for origin, rows in tried.items():
+        thing, _, size = origin.rpartition(" of ")
+        if thing and size.isdecimal():
+            sizes.setdefault(thing, []).append(int(size))
+        else:
+            plain.append(f"{origin} {rows}")
+    several = [f"{thing} of {', '.join(map(str, sorted(found)))}" for thing, found in sizes.items()]
+    return "; ".join([", ".join(plain), *several] if plain else several)
 
 
 def _conversion(conversion: Mapping[str, Any]) -> dict[str, str]:
