@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-long test-all lint types bench bench-executor bench-optimize bench-server docs clean
+.PHONY: help venv quickstart test test-long test-all lint types bench bench-executor bench-optimize bench-server docs clean bench-convert sources
 
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -48,7 +48,7 @@ lint: $(STAMP) ## Style, and who may import whom
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
 
-bench: bench-executor bench-optimize ## All benchmarks, one after the other
+bench: bench-executor bench-optimize bench-convert ## All benchmarks, one after the other
 	@$(BIN)/python tests/benchmarks/bench_import.py
 
 $(BENCH_STAMP): $(STAMP)
@@ -64,6 +64,15 @@ bench-optimize: $(BENCH_STAMP) ## What the optimiser finds for digits, trees and
 
 bench-server: $(BENCH_STAMP) ## The server beside FastAPI tuned by hand (needs wrk)
 	@cd tests/benchmarks && ../../$(BIN)/python bench_server.py
+
+bench-convert: $(STAMP) ## Seconds of a conversion with its certificate, once the framework is imported
+	@$(BIN)/python tests/benchmarks/bench_convert.py
+
+sources: $(STAMP) ## Run the parity tests, and write docs/reference/sources.md from what they found
+	@rm -f .sources.jsonl
+	HF_HUB_OFFLINE=1 MODELSERVE_SOURCES=$(CURDIR)/.sources.jsonl $(BIN)/python -m pytest -q tests/parity -m "not live"
+	@$(BIN)/python tests/parity/write_sources.py .sources.jsonl docs/reference/sources.md
+	@rm -f .sources.jsonl
 
 docs: $(STAMP) ## The reference, from docstrings, into site/
 	@$(BIN)/python -m pdoc --output-directory site --docformat google modelserve modelserve_local

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from modelserve import errors
     from modelserve.backend import Scale
     from modelserve.bundle import Bundle
+    from modelserve.convert.images import ImageInput
     from modelserve.deployment import Deployment, attach
     from modelserve.errors import ModelServeError
     from modelserve.model import Model
@@ -26,6 +27,7 @@ __all__ = [
     "Compact",
     "Deployment",
     "Fuse",
+    "ImageInput",
     "Model",
     "ModelServeError",
     "Prune",
@@ -43,6 +45,7 @@ _HOME = {
     "Compact": "optimize",
     "Deployment": "deployment",
     "Fuse": "optimize",
+    "ImageInput": "convert.images",
     "Model": "model",
     "ModelServeError": "errors",
     "Prune": "optimize",

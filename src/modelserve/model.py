@@ -93,22 +93,32 @@ class Model:
     def bundle(self, optimize: Any = None) -> Bundle:
         """The portable model on disk; it lies under `MODELSERVE_HOME`, once however often it is made.
 
+        Whoever wants a portable model or nothing asks for this: it never falls back to the source as it is.
+
         Raises:
             ConversionError: the source could not be made portable, or does not answer as its source does.
-            NotSupportedError: it is a callable, which only its own program's workers can run.
+            NotSupportedError: it was served as it is before, since it could not be made portable.
         """
-        servable = self.servable(optimize)
-        if isinstance(servable, LiveCallable):
-            raise NotSupportedError(
-                f"This source has no portable form: {servable.reason} It can be served on a local target only."
-            )
-        return servable
+        with self._lock:
+            if isinstance(self._converted, LiveCallable):
+                raise NotSupportedError(
+                    f"This source has no portable form: {self._converted.reason} "
+                    "It can be served on a local target only."
+                )
+            bundle = self._converted if self._converted is not None else self._convert()
+            self._converted = bundle
+        optimized = _optimized(bundle, optimize)
+        assert isinstance(optimized, Bundle)  # what is made of a bundle is one
+        return optimized
 
     def servable(self, optimize: Any = None) -> Servable:
-        """What a backend is given: a bundle, or a live callable where the source has no portable form."""
+        """What a backend is given: a bundle, or a live callable where the source has no portable form.
+
+        The text of a live callable says why it has none, and what was tried.
+        """
         with self._lock:
             if self._converted is None:
-                self._converted = self._convert()
+                self._converted = self._convert(or_live=True)
         return _optimized(self._converted, optimize)
 
     @overload
@@ -185,6 +195,8 @@ class Model:
             require_scale(opened.backend, replicas)
         servable = self.servable(optimize if optimize is not None else opened.target.optimize)
         require_servable(opened.backend, servable)
+        if isinstance(servable, LiveCallable) and on_progress is not None:
+            on_progress(f"Running it as it is, in Python: {servable.reason}")
         spec = DeploymentSpec(chosen or default_name(servable), replicas, timeout_s, wait)
         if dry_run:
             return _said(_dry_run(opened, servable, spec), on_progress)
@@ -194,15 +206,20 @@ class Model:
     def __repr__(self) -> str:
         return f"<Model of {type(self._source).__name__}>"
 
-    def _convert(self) -> Servable:
+    @overload
+    def _convert(self) -> Bundle: ...
+    @overload
+    def _convert(self, *, or_live: bool) -> Servable: ...
+    def _convert(self, *, or_live: bool = False) -> Servable:
         if isinstance(self._source, Bundle):
             return self._source
         if isinstance(self._source, str | Path) and (Path(self._source) / "manifest.json").is_file():
             return Bundle.open(self._source)
         # Imported where a conversion is needed: serving a bundle needs no converter.
-        from modelserve.convert import convert
+        from modelserve import convert
 
-        return convert(self._source, self._example, **self._settings)
+        make = convert.portable_or_live if or_live else convert.convert
+        return make(self._source, self._example, **self._settings)
 
 
 def default_name(servable: Servable) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from modelserve.bundle import Bundle, LiveCallable, Manifest
-from modelserve.errors import BundleError, ModelRunError, OutOfMemoryError, SignatureError
+from modelserve.errors import BundleError, ModelRunError, ModelServeError, OutOfMemoryError, SignatureError
 from modelserve.tensors import Array, Signature, Tensors
 
 # What onnxruntime says when the system gives it no memory.
@@ -105,6 +105,10 @@ class CallableSession:
             self.signature.output(name)
         try:
             answers = self._call(tensors)
+            # An answer may be made only when it is looked at.
+            found = {name: answers[name] for name in names if name in answers} if isinstance(answers, Mapping) else {}
+        except ModelServeError:
+            raise
         except MemoryError as error:
             raise OutOfMemoryError(
                 f"The callable had no memory for these inputs. Send fewer rows at once. ({error})"
@@ -113,10 +117,10 @@ class CallableSession:
             raise ModelRunError(f"The callable raised {type(error).__name__}: {error}") from error
         if not isinstance(answers, Mapping):
             raise SignatureError(f"The callable must return a dict of outputs by name, got {type(answers).__name__}.")
-        missing = [name for name in names if name not in answers]
+        missing = [name for name in names if name not in found]
         if missing:
             raise SignatureError(f"The callable gave no {', '.join(map(repr, missing))}.")
-        return {name: _as_array(answers[name]) for name in names}
+        return {name: _as_array(array) for name, array in found.items()}
 
 
 def open_session(servable: Bundle | LiveCallable, *, threads: int = 1, mapped: Path | None = None) -> Runner:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 MAY_PICKLE = {
     "tests/benchmarks/bench_executor.py": "joblib is one of those that it is compared with",
     "src/modelserve/session.py": "a live callable, over its own application's private channel",
+    "src/modelserve/convert/live.py": "makes such a callable",
     "src/modelserve/testing/models.py": "makes such a callable",
     "tests/faults/test_worker_deaths.py": "makes such a callable",
     "tests/unit/test_bundle_store.py": "an example with pickled objects, to see it refused",

@@ -108,7 +108,7 @@ class TestWriting:
             small(into=tmp_path / "mine")
         assert (tmp_path / "mine").read_text() == "years of work"
 
-    @pytest.mark.parametrize("moment", ["_save_model", "_save_example", "file_entry", "settle"])
+    @pytest.mark.parametrize("moment", ["save_model", "_save_example", "file_entry", "settle"])
     def test_a_full_disk_leaves_nothing_behind(self, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(*_arguments: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -135,7 +135,7 @@ def test_a_deploy_that_fails_reaches_the_caller(memory: MemoryCloud, linear: Bun
 
 def test_a_live_callable_goes_only_where_it_is_declared(memory: MemoryCloud, monkeypatch) -> None:
     model = Model("callable")
-    monkeypatch.setattr(model, "_convert", lambda: models.live("It calls a database."))
+    monkeypatch.setattr(model, "_convert", lambda **_: models.live("It calls a database."))
     assert model.serve("memory").predict(np.ones((1, 2), np.float32)).tolist() == [[2, 2]]
     with pytest.raises(errors.NotSupportedError, match="It calls a database"):
         model.bundle()
@@ -161,7 +161,7 @@ def test_a_plan_that_makes_no_sense_is_refused_before_anything_is_made(memory: M
 
 
 def test_a_live_callable_cannot_be_optimised(memory: MemoryCloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelserve.convert.convert", lambda *_, **__: models.live())
+    monkeypatch.setattr("modelserve.convert.portable_or_live", lambda *_, **__: models.live())
     with pytest.raises(errors.PlanError, match="portable"):
         Model(print).serve("memory", optimize="int8")
 

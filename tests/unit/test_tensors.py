@@ -106,6 +106,45 @@ class TestWhatIsTaken:
         assert tensors["n"].tolist() == [[1], [2]]
         assert tensors["t"].tolist() == ["p", "q"]
 
+    @pytest.mark.parametrize(
+        ("given", "single"),
+        [
+            ({"n": 1, "t": "p"}, True),
+            (pd.Series({"t": "p", "more": 0, "n": 1}), True),
+            (pd.DataFrame({"n": [1], "t": ["p"]}).iloc[0], True),
+            ({"n": [1], "t": ["p"]}, False),
+            ({"n": [1], "t": "p"}, True),
+            ({"n": [[1]], "t": ["p"]}, False),
+        ],
+    )
+    def test_one_row_of_a_table_is_told_from_columns_of_one_row(self, given: object, single: bool) -> None:
+        signature = Signature((TensorSpec("n", "int64", ("batch", 1)), TensorSpec("t", "string", ("batch", 1))), Y)
+        checked = signature.check(given)
+        assert (checked.tensors["n"].tolist(), checked.tensors["t"].tolist()) == ([[1]], [["p"]])
+        assert checked.single is single
+
+    def test_plain_columns_are_a_table(self) -> None:
+        signature = Signature((TensorSpec("n", "int64", ("batch", 1)), TensorSpec("t", "string", ("batch", 1))), Y)
+        checked = signature.check({"n": [1, 2], "t": np.array(["p", "q"])})
+        assert (checked.tensors["n"].tolist(), checked.rows, checked.single) == ([[1], [2]], 2, False)
+
+    @pytest.mark.parametrize(
+        ("given", "want", "single"),
+        [
+            ({"b": 2.0, "a": 1.0}, [[1, 2]], True),
+            ({"b": [2.0, 4.0], "a": [1.0, 3.0]}, [[1, 2], [3, 4]], False),
+            ({"b": np.array([2]), "a": np.array([1.0])}, [[1, 2]], False),
+            (pd.Series({"b": 2.0, "a": 1.0}), [[1, 2]], True),
+            (pd.Series([1.0, 2.0]), [[1, 2]], True),
+            ({"x": [[1.0, 2.0]]}, [[1, 2]], False),
+        ],
+    )
+    def test_a_row_or_columns_by_name_fit_a_table_that_is_one_input(
+        self, given: object, want: list, single: bool
+    ) -> None:
+        checked = TABLE.check(given)
+        assert (checked.tensors["x"].tolist(), checked.single) == (want, single)
+
     def test_columns_named_by_numbers_are_found_by_their_text(self) -> None:
         signature = takes("float64", ("batch", 2), columns=("0", "1"))
         assert check(signature, pd.DataFrame([[1.0, 2.0]])).tolist() == [[1.0, 2.0]]
@@ -151,6 +190,9 @@ REFUSED = {
     "tuple too short": (PAIR, ([[1, 2]],), "got a tuple of 1"),
     "batches of two sizes": (PAIR, ([[1, 2]], [1, 2]), "'right' has 2 along 'batch'.*'left' has 1"),
     "one with the batch axis, one without": (PAIR, ([1, 2], [1]), "with it, or none"),
+    "column missing by name": (TABLE, {"a": 1.0}, "'a', 'b'; missing: 'b'"),
+    "columns of two lengths": (TABLE, {"a": [1.0], "b": [1.0, 2.0]}, r"one length, got 'a': \(1,\), 'b': \(2,\)"),
+    "a cell and a column": (TABLE, {"a": 1.0, "b": [1.0]}, "one length"),
     "column missing": (TABLE, pd.DataFrame({"a": [1.0]}), r"lacks the column\(s\) 'b'; it has 'a'"),
     "column twice": (TABLE, pd.DataFrame([[1.0, 2.0, 3.0]], columns=["a", "a", "b"]), "several columns 'a'"),
     "column of large integers": (TABLE, pd.DataFrame({"a": [2**53 + 1], "b": [0.5]}), "'a' must be float64"),

@@ -18,6 +18,7 @@ from modelserve.backend import (
     Servable,
     State,
 )
+from modelserve.bundle import LiveCallable
 from modelserve.errors import DeploymentClosedError, NotSupportedError
 from modelserve.runtime import PoolSettings, WorkerPool, WorkerStatus
 from modelserve.tensors import Signature
@@ -35,6 +36,7 @@ class Running:
         self.signature = servable.signature
         self.rows_independent = servable.rows_independent
         self.digest = servable.digest
+        self.as_it_is = _as_it_is(servable)
         self.holds = 0
         self.pool = WorkerPool(servable, workers=scale.minimum, settings=settings)
         self._limits = Limits(timeout_s=settings.timeout_s)
@@ -64,6 +66,7 @@ class Running:
         self.signature = servable.signature
         self.rows_independent = servable.rows_independent
         self.digest = servable.digest
+        self.as_it_is = _as_it_is(servable)
 
 
 class LocalEndpoint(Endpoint):
@@ -118,7 +121,7 @@ class LocalEndpoint(Endpoint):
             digest=status.digest,
             scale=self._running.scale,
             replicas=tuple(_replica(worker) for worker in status.workers),
-            message=str(status.failure or self._running.why),
+            message=str(status.failure or self._running.as_it_is or self._running.why),
         )
 
     def update(self, servable: Servable) -> None:
@@ -150,6 +153,10 @@ class LocalEndpoint(Endpoint):
 
     def _refuse(self) -> NoReturn:
         raise DeploymentClosedError(f"Deployment {self.name!r} was closed. Serve the model again.")
+
+
+def _as_it_is(servable: Servable) -> str:
+    return f"Runs as it is, in Python: {servable.reason}" if isinstance(servable, LiveCallable) else ""
 
 
 def _replica(worker: WorkerStatus) -> ReplicaStatus:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelserve.bundle.manifest import FileEntry, Manifest, Origin, Step
+from modelserve.bundle.weights import MODEL, WEIGHTS, save_model
 from modelserve.errors import BundleError, DamagedBundleError, ForeignBundleError
 from modelserve.home import home
 from modelserve.tensors import Array, Signature, Tensors
@@ -30,14 +31,10 @@ from modelserve.tensors import Array, Signature, Tensors
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-MODEL = "model.onnx"
-WEIGHTS = "model.onnx.data"
 MANIFEST = "manifest.json"
 EXAMPLE = "example.npz"
 _OWN_NAMES = {MODEL, WEIGHTS, MANIFEST, EXAMPLE}
 
-# Below this size one file loads as fast and is easier to handle; above it workers gain by mapping the weights.
-_WEIGHTS_BESIDE_FROM_BYTES = 8 << 20
 _CHUNK_BYTES = 1 << 20
 _SETTLE_TRIES = 100
 # What a rename answers when something stands in its way.
@@ -135,7 +132,7 @@ def write(
     """
     parent = bundles_home() if into is None else into.absolute().parent
     with _writing(parent), _scratch(parent) as scratch:
-        _save_model(model, scratch)
+        save_model(model, scratch)
         _save_example(example, scratch / EXAMPLE)
         names = [name for name in (MODEL, WEIGHTS) if (scratch / name).exists()]
         manifest = Manifest(
@@ -252,18 +249,6 @@ def _scratch(parent: Path) -> Iterator[Path]:
         yield work
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _save_model(model: ModelProto, folder: Path) -> None:
-    import onnx
-
-    size_bytes = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    if size_bytes < _WEIGHTS_BESIDE_FROM_BYTES:
-        (folder / MODEL).write_bytes(model.SerializeToString(deterministic=True))
-        return
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    onnx.save(copy, folder / MODEL, save_as_external_data=True, location=WEIGHTS, size_threshold=1024)
 
 
 def _save_example(example: Tensors, path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modelserve.bundle import Bundle
 from modelserve.cli import tables
 from modelserve.cli.inspect import print_bundle
 from modelserve.cli.output import working
@@ -19,5 +18,4 @@ def run(source: Path, *, output: Path, example: Path | None, as_json: bool) -> N
 
     with working(f"Converting {source.name}"):
         bundle = convert(source, given, into=output)
-    assert isinstance(bundle, Bundle)  # a file never holds a live callable
     print_bundle(bundle, as_json=as_json)

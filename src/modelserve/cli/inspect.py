@@ -84,22 +84,46 @@ def _print_report(report: Mapping[str, Any]) -> None:
 def _print_fidelity(report: Mapping[str, Any]) -> None:
     """The certificate: what was tried, and the largest difference of each output."""
     verdict = Text("faithful", GOOD) if report["is_faithful"] else Text("not faithful", BAD)
-    print_heading("certificate")
+    print_heading(f"certificate: {report['about']}" if report.get("about") else "certificate")
     tolerance = report["tolerance"]
     print_pairs(
         {
             "verdict": verdict,
             **({"reason": report["reason"]} if report["reason"] else {}),
-            "rows tried": f"{report['rows']} ({_plain(report['tried'])})",
+            "rows tried": f"{report['rows']} ({_tried(report['tried'])})",
             **({"refused": f"{report['refused_rows']} by the source itself"} if report["refused_rows"] else {}),
             "tolerance": f"{tolerance['absolute']:g} + {tolerance['relative']:g} of the row's largest magnitude",
-            "made with": f"{_plain(report['versions'])}, in {report['seconds']:.2f} s",
+            "compared in": f"{report['seconds']:.2f} s",
+            **({"made with": _plain(report["versions"])} if report["versions"] else {}),
+            **_conversion(report.get("conversion") or {}),
             "samples": str(report["samples_digest"]),
         }
     )
     print_line("")
     headings = ["output", "largest error", "relative", "changed decisions", "at most (95 %)", "ties", "worst row"]
     print_table(headings, [_output_row(output) for output in report["outputs"]])
+
+
+def _tried(tried: Mapping[str, int]) -> str:
+    """Rows by where they came from; several sizes of one thing are named once."""
+    plain: list[str] = []
+    sizes: dict[str, list[int]] = {}
+    for origin, rows in tried.items():
+        thing, _, size = origin.rpartition(" of ")
+        if thing and size.isdecimal():
+            sizes.setdefault(thing, []).append(int(size))
+        else:
+            plain.append(f"{origin} {rows}")
+    several = [f"{thing} of {', '.join(map(str, sorted(found)))}" for thing, found in sizes.items()]
+    return "; ".join([", ".join(plain), *several] if plain else several)
+
+
+def _conversion(conversion: Mapping[str, Any]) -> dict[str, str]:
+    """How it came to this route: the ones that were refused before, and why."""
+    if not conversion:
+        return {}
+    refused = {f"refused {one['route']}": " ".join(one["reason"].split()) for one in conversion["refused"]}
+    return {"converted in": f"{conversion['seconds']:.2f} s, its certificate included", **refused}
 
 
 def _output_row(output: Mapping[str, Any]) -> list[str | Text]:

@@ -8,7 +8,7 @@ to compare it with. Whether the draft is believed is decided in one place, for a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 #: The source's own answers: all outputs by name, for inputs by name. Raises what the source raises.
 Reference: TypeAlias = Callable[[Tensors], Mapping[str, Array]]
 
+#: What the source computes on its way to its answers, in that order: each step's name, and its value.
+#: Asked only when a draft is refused, to name the first step that differs.
+Stages: TypeAlias = Callable[[Tensors], Iterable[tuple[str, Array]]]
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -30,6 +34,8 @@ class Draft:
     Attributes:
         decisions: The outputs that are decisions (labels): these must be equal, not close.
         tolerance: What the route is known to reach; None for what fits the outputs' dtypes.
+        stages: The source's inner values, where it can tell them.
+        reports: What was compared on the way to the draft; plain JSON objects, which join the certificate.
     """
 
     model: ModelProto
@@ -40,6 +46,8 @@ class Draft:
     steps: tuple[Step, ...]
     decisions: frozenset[str] = field(default_factory=frozenset)
     tolerance: Tolerance | None = None
+    stages: Stages | None = None
+    reports: tuple[Mapping[str, Any], ...] = ()
 
 
 class Converter(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +28,26 @@ ROOTS = {
 _PICKLES = {".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle"}
 
 
-def find_converter(source: Any) -> Converter:
+def find_converter(source: Any, example: Any = None) -> Converter:
     """The converter that knows `source`.
+
+    A plain function tells nothing of itself: its framework is the one whose arrays it answers the example with.
 
     Raises:
         UnsupportedSourceError: none does.
         MissingExtraError: the one that does needs packages that are not installed.
     """
     offered = plugins.names(plugins.CONVERTERS)
-    for name in _names(source):
+    names = _names(source)
+    if not set(offered) & set(names) and _is_plain(source) and example is not None:
+        names += _names(_answer(source, example))
+    for name in names:
         if name not in offered:
             continue
         converter = _load(name)
         if converter.accepts(source):
             return converter
-    raise UnsupportedSourceError(
-        f"No converter knows {type(source).__module__}.{type(source).__qualname__}; known are models of "
-        f"{', '.join(sorted(offered)) or 'nothing'}. Give a trained model, an .onnx file or a bundle."
-    )
+    raise UnsupportedSourceError(_unknown(source, offered))
 
 
 def open_file(path: Path) -> Any:
@@ -72,6 +75,36 @@ def open_file(path: Path) -> Any:
     raise UnsupportedSourceError(
         f"{str(path)!r} is of no known kind; known are .onnx, .pt2, TorchScript .pt, .keras, .h5, .tflite, "
         "SavedModel folders, .skops and bundles."
+    )
+
+
+def _is_plain(source: Any) -> bool:
+    return callable(source) and not isinstance(source, type) and not hasattr(source, "predict")
+
+
+def _answer(source: Any, example: Any) -> Any:
+    """What a function answers the example with; its first part, if it answers with several."""
+    if isinstance(example, Mapping):
+        return None
+    try:
+        found = source(*(example if isinstance(example, tuple) else (example,)))
+    except Exception:  # noqa: BLE001  # whoever serves it asks again, and tells what it raised
+        return None
+    while isinstance(found, Mapping | tuple | list) and found:
+        found = next(iter(found.values() if isinstance(found, Mapping) else found))
+    return found
+
+
+def _unknown(source: Any, offered: Sequence[str]) -> str:
+    kind = f"{type(source).__module__}.{type(source).__qualname__}"
+    if isinstance(source, type):
+        return f"The class {source.__qualname__} was given, not a model. Give an instance of it: Model(model, ...)."
+    if callable(source):
+        name = getattr(source, "__qualname__", kind)
+        return f"{name!r} is a plain Python callable, which has no portable form: local workers run it as it is."
+    return (
+        f"No converter knows {kind}; known are models of {', '.join(sorted(offered)) or 'nothing'}. Give a trained "
+        "model, a callable, an .onnx file or a bundle."
     )
 
 

@@ -1,8 +1,11 @@
-"""Rows to try a conversion on: the example, and what lies at and beyond its edges; always the same ones."""
+"""Rows to try a conversion on: the example, and what lies at and beyond its edges; always the same ones.
+
+A model that takes batches is tried in batches of several sizes, and each other axis that may be of any size likewise.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -22,17 +25,41 @@ def samples(signature: Signature, example: Tensors, *, seed: int = 0) -> Iterato
     Probes (unseen text) come last; a source that refuses them is not held to them.
     """
     yield Sample("example", example)
+    random = np.random.default_rng(seed)
     if not all(spec.is_batched for spec in signature.inputs):
+        yield from _fixed_samples(example, random)
         return
     for rows in _BATCH_SIZES:
-        yield Sample(f"batches of {rows}", _resized(example, rows))
-    random = np.random.default_rng(seed)
+        yield Sample(batches_of(rows), _resized(example, rows))
     few = _few_rows(example)
     yield Sample("shuffled", {name: _shuffled(array, random, few) for name, array in example.items()})
     yield Sample("boundary", _same_rows({name: _boundary(array) for name, array in example.items()}))
     if any(array.dtype.kind == "O" for array in example.values()):
         two = _resized(example, 2)
         yield Sample("unseen text", {name: _unseen(array) for name, array in two.items()}, probes=True)
+
+
+def batches_of(rows: int) -> str:
+    """Where the samples of one batch size come from."""
+    return f"batches of {rows}"
+
+
+def batch_sizes(rows: int) -> tuple[int, ...]:
+    """The sizes tried besides the example's own."""
+    return tuple(size for size in _BATCH_SIZES if size != rows)
+
+
+def axis_samples(signature: Signature, example: Tensors, names: Sequence[str]) -> Iterator[Sample]:
+    """The example's first rows with the axes called `names` at several sizes: shorter, and longer than the example."""
+    places = {spec.name: [at for at, size in enumerate(spec.shape) if size in names] for spec in signature.inputs}
+    size = next(example[name].shape[at] for name, axes in places.items() for at in axes)
+    rows = _resized(example, 2) if all(spec.is_batched for spec in signature.inputs) else example
+    for wanted in dict.fromkeys((1, 3, size + 2, 2 * size)):
+        if wanted == size:
+            continue
+        tensors = {name: _stretched(array, places[name], wanted) for name, array in rows.items()}
+        if sum(array.nbytes for array in tensors.values()) <= _LARGEST_BYTES:
+            yield Sample(f"{' and '.join(names)} of {wanted}", tensors)
 
 
 def infinity_samples(signature: Signature, example: Tensors) -> Iterator[Sample]:
@@ -53,6 +80,23 @@ def nan_samples(spec: TensorSpec, example: Tensors) -> Iterator[Sample]:
     for row in range(1, flat.shape[0]):
         flat[row, (row - 1) % flat.shape[1]] = np.nan
     yield Sample(f"NaN in {spec.name!r}", {**rows, spec.name: array}, probes=True)
+
+
+def _fixed_samples(example: Tensors, random: np.random.Generator) -> Iterator[Sample]:
+    """For a model that takes the example's sizes only: its values in another order, and its smallest and largest."""
+    mixed = {name: random.permutation(array.reshape(-1)).reshape(array.shape) for name, array in example.items()}
+    yield Sample("shuffled", mixed)
+    for kind, pick in (("smallest", np.min), ("largest", np.max)):
+        if all(array.dtype.kind in "biuf" for array in example.values()):
+            edge = {name: np.full_like(array, pick(_known(array))) for name, array in example.items()}
+            yield Sample(f"boundary, {kind}", edge)
+
+
+def _stretched(array: Array, axes: Sequence[int], size: int) -> Array:
+    """The array with `axes` at `size`: its values cut off, or repeated from the start."""
+    for axis in axes:
+        array = np.take(array, np.arange(size) % array.shape[axis], axis=axis)
+    return array
 
 
 def _few_rows(example: Tensors) -> int:
@@ -83,7 +127,7 @@ def _boundary(array: Array) -> Array:
     if array.dtype.kind not in "fiu":
         return array[:1]
     with np.errstate(all="ignore"):
-        known = np.nan_to_num(array) if array.dtype.kind == "f" else array
+        known = _known(array)
         low, high = known.min(axis=0, keepdims=True), known.max(axis=0, keepdims=True)
         if array.dtype.kind != "f":
             return np.concatenate([low, high])  # a whole number may be an index: nothing beyond those seen
@@ -91,6 +135,10 @@ def _boundary(array: Array) -> Array:
         middle = known.mean(axis=0, keepdims=True, dtype=np.float64).astype(array.dtype)
         edges = [low, high, middle, np.zeros_like(low), low - width, high + width, -high]
     return np.concatenate(edges).astype(array.dtype)
+
+
+def _known(array: Array) -> Array:
+    return np.nan_to_num(array) if array.dtype.kind == "f" else array
 
 
 def _same_rows(tensors: Tensors) -> Tensors:

@@ -36,6 +36,7 @@ from modelserve.bundle import Origin, Step
 from modelserve.convert.contract import Draft, Tolerance
 from modelserve.convert.graph import declare, rename
 from modelserve.convert.quiet import quiet
+from modelserve.convert.stages import pipeline_stages
 from modelserve.convert.trees import cast_before_trees, tree_thresholds
 from modelserve.errors import BundleError, ConversionError, ExampleRequiredError, SignatureError, UnsupportedSourceError
 from modelserve.session import load
@@ -184,6 +185,7 @@ def _draft(source: Any, table: _Table, *, double: bool) -> Draft:
         steps=(Step("convert", {"from": "sklearn", "precision": "float64" if double else "float32"}),),
         decisions=frozenset({"label"}) & set(names) if is_label else frozenset(),
         tolerance=_TOLERANCE,
+        stages=pipeline_stages(source, table.rebuild),
     )
 
 

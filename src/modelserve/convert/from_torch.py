@@ -22,6 +22,7 @@ from modelserve.convert.from_torch_call import Call
 from modelserve.convert.from_torch_files import open_program
 from modelserve.convert.from_torch_routes import module_rungs, program_rungs, script_rungs
 from modelserve.convert.ladder import Rung, Source, climb
+from modelserve.convert.stages import module_stages
 from modelserve.errors import ConversionError
 from modelserve.tensors import Array, Tensors
 
@@ -74,7 +75,9 @@ def _climb(
     constants = {name: repr(value) for name, value in call.constants.items() if value is not None}
     settled = {"constants": constants, **(settings or {})}
     origin = Origin("torch", kind, _versions(source))
-    return climb(Source(origin, call.tensors, reference, settings=settled, tolerance=tolerance), rungs)
+    stages = module_stages(module, reference)
+    found = Source(origin, call.tensors, reference, settings=settled, tolerance=tolerance, stages=stages)
+    return climb(found, rungs)
 
 
 def _versions(source: Any) -> dict[str, str]:

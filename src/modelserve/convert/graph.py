@@ -22,7 +22,7 @@ def rename(model: ModelProto, names: Mapping[str, str]) -> None:
     A name that some inner value has already is taken from that one first.
     """
     wanted = {old: new for old, new in names.items() if old != new}
-    known = set(_value_names(model.graph))
+    known = set(value_names(model.graph))
     for new in set(wanted.values()) & known - set(wanted):
         wanted[new] = _free_name(new, known | set(wanted.values()))
     _rename(model.graph, wanted)
@@ -48,6 +48,9 @@ def clean(model: ModelProto) -> None:
             node.ClearField("metadata_props")
         for tensor in graph.initializer:
             tensor.ClearField("doc_string")
+            # What onnx.load writes down of weights that lay beside the graph.
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
     for function in model.functions:
         function.ClearField("doc_string")
         for node in function.node:
@@ -112,7 +115,7 @@ def _cast_input(model: ModelProto, spec: TensorSpec) -> None:
     value.CopyFrom(helper.make_tensor_value_info(spec.name, element_type(spec.dtype), list(spec.shape)))
     if inside == element_type(spec.dtype):
         return
-    narrow = _free_name(f"{spec.name}_inside", set(_value_names(model.graph)))
+    narrow = _free_name(f"{spec.name}_inside", set(value_names(model.graph)))
     for node in _nodes(model.graph):
         for at, name in enumerate(node.input):
             if name == spec.name:
@@ -128,7 +131,7 @@ def _cast_output(model: ModelProto, spec: TensorSpec) -> None:
     value.CopyFrom(helper.make_tensor_value_info(spec.name, element_type(spec.dtype), list(spec.shape)))
     if inside == element_type(spec.dtype) and axes == len(spec.shape):
         return
-    raw = _free_name(f"{spec.name}_inside", set(_value_names(model.graph)))
+    raw = _free_name(f"{spec.name}_inside", set(value_names(model.graph)))
     for node in model.graph.node:
         for at, name in enumerate(node.output):
             if name == spec.name:
@@ -163,7 +166,8 @@ def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
         yield from inner.node
 
 
-def _value_names(graph: GraphProto) -> Iterator[str]:
+def value_names(graph: GraphProto) -> Iterator[str]:
+    """Names of all values, in the graph and in every graph inside it."""
     for inner in _graphs(graph):
         for value in (*inner.input, *inner.output, *inner.initializer):
             yield value.name

@@ -19,7 +19,7 @@ from onnx.helper import make_node, make_tensor_value_info
 
 from modelserve.bundle import Origin, Step
 from modelserve.convert.axes import BATCH, Freedom, Probe, explore, lying, output_shape, together
-from modelserve.convert.contract import Draft, Reference, Tolerance
+from modelserve.convert.contract import Draft, Reference, Stages, Tolerance
 from modelserve.convert.graph import declare, element_type, rename
 from modelserve.convert.quiet import quiet
 from modelserve.errors import BundleError, ConversionError, SignatureError
@@ -69,6 +69,7 @@ class Source:
         reference: Its own answers.
         channels_last: Whether images are (rows, height, width, channels).
         settings: What else was settled for it, to be written into the lineage.
+        stages: Its inner values, where it can tell them.
     """
 
     origin: Origin
@@ -77,6 +78,7 @@ class Source:
     channels_last: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     tolerance: Tolerance | None = None
+    stages: Stages | None = None
 
     @cached_property
     def answers(self) -> Mapping[str, Array]:
@@ -191,6 +193,7 @@ class _Ladder:
             origin=source.origin,
             steps=(self._step(rung, freedom, before),),
             tolerance=source.tolerance,
+            stages=source.stages,
         )
 
     def _step(self, rung: Rung, freedom: Freedom, before: tuple[str, ...]) -> Step:
