@@ -17,6 +17,7 @@ MAY_PICKLE = {
     "src/modelserve/convert/live.py": "makes such a callable",
     "src/modelserve/testing/models.py": "makes such a callable",
     "tests/faults/test_worker_deaths.py": "makes such a callable",
+    "tests/property/test_joined_answers.py": "makes such a callable",
     "tests/unit/test_bundle_store.py": "an example with pickled objects, to see it refused",
     "tests/unit/test_cli.py": "an input with pickled objects, to see it refused",
     "tests/unit/test_errors.py": "its own errors, within one process",
