@@ -19,6 +19,9 @@ ROOTS = {
     "tensorflow": "keras",
     "tf_keras": "keras",
     "sklearn": "sklearn",
+    "xgboost": "xgboost",
+    "lightgbm": "lightgbm",
+    "catboost": "catboost",
 }
 
 _PICKLES = {".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle"}
