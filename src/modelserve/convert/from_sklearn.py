@@ -33,7 +33,6 @@ from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
     AdaBoostClassifier,
     AdaBoostRegressor,
-    IsolationForest,
     RandomForestClassifier,
     RandomTreesEmbedding,
 )
@@ -46,6 +45,7 @@ from sklearn.preprocessing._encoders import _BaseEncoder as BaseEncoder
 from modelserve.bundle import Origin, Step
 from modelserve.convert.answers import Methods, ask, ask_example, name_outputs, names_in
 from modelserve.convert.contract import Draft, Tolerance
+from modelserve.convert.from_sklearn_neighbours import refuse_ties
 from modelserve.convert.from_sklearn_rewrite import parts_of, rewrite
 from modelserve.convert.graph import declare, rename
 from modelserve.convert.quiet import quiet
@@ -64,7 +64,6 @@ _JUMPING = (
     AdaBoostRegressor,
     BaseEncoder,
     Binarizer,
-    IsolationForest,
     KBinsDiscretizer,
     NeighborsBase,
     RandomForestClassifier,
@@ -104,6 +103,8 @@ class SklearnConverter:
                 "infinite), which has no portable form yet. Fill missing values in a step before it and train again, "
                 "or use HistGradientBoosting."
             )
+        for part in parts:
+            refuse_ties(part)
         given = _Source(source, methods, portable, tuple(replaced), table)
         return [partial(_draft, given, route) for route in _routes(portable, table)]
 

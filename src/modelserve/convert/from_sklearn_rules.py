@@ -30,9 +30,10 @@ from onnx import TensorProto
 from sklearn.model_selection._search import BaseSearchCV
 
 from modelserve.convert.detect import find_converter
-from modelserve.convert.forest import Drawing, Link, Part, answer, as_labels, gather, label
+from modelserve.convert.forest import Drawing, Link, Part, answer, as_labels, draw, gather, label
 from modelserve.convert.from_sklearn_standins import (
     ClassifierStandIn,
+    OutlierStandIn,
     RegressorStandIn,
     ScoringStandIn,
     TransformerStandIn,
@@ -45,6 +46,7 @@ from modelserve.convert.from_sklearn_trees import (
     boosted_forest_of,
     forest_of,
     gradient_boosted_forest_of,
+    isolation_forest_of,
 )
 from modelserve.convert.quiet import quiet
 from modelserve.errors import ModelServeError
@@ -92,6 +94,24 @@ def _boosted(part: Any, _last: bool) -> Any:
 def _gradient_boosted(part: Any, _last: bool) -> Any:
     forest = gradient_boosted_forest_of(part)
     return None if forest is None else forest_stand_in(forest, has_scores=True)
+
+
+def _isolating(part: Any, _last: bool) -> Any:
+    forest = isolation_forest_of(part)
+
+    def paint(parts: Sequence[Part], drawing: Drawing, double: bool) -> Mapping[str, str]:
+        depth = draw(forest, parts, drawing, double=double)["value"]
+        table = drawing.add("Reshape", [depth, drawing.weight(np.array([-1, 1], np.int64))])
+        # 2 to the power of minus the depth; 1 is what is isolated at once.
+        power = drawing.add("Exp", [drawing.add("Mul", [table, drawing.numbers(-np.log(2.0))])])
+        scores = drawing.add("Sub", [drawing.add("Neg", [power]), drawing.numbers(part.offset_)])
+        below = drawing.add("Less", [scores, drawing.numbers(0.0)])
+        at = drawing.flat(drawing.add("Cast", [below], to=TensorProto.INT64))
+        return {"label": drawing.add("Gather", [drawing.weight(np.array([1, -1])), at], axis=0), "scores": scores}
+
+    stand_in = OutlierStandIn(paint, np.array([1, -1]))
+    stand_in.forest_ = forest
+    return stand_in
 
 
 def _selected(part: Any, last: bool) -> Any:
@@ -203,6 +223,10 @@ def _affine(part: Any, _last: bool) -> Any:
         return {"value": drawing.add("Add", [product, drawing.weight(offset.astype(dtype))])}
 
     return TransformerStandIn(paint, matrix.shape[1])
+
+
+def _means_of_groups(part: Any, last: bool) -> Any:
+    return _affine(part, last) if part.pooling_func is np.mean else None
 
 
 def _constant_value(part: Any, _last: bool) -> Any:
@@ -346,6 +370,7 @@ _RULES: Mapping[type, Rule] = {
     **dict.fromkeys(FORESTS, _forest),
     **dict.fromkeys(BOOSTED, _boosted),
     **dict.fromkeys(GRADIENT_BOOSTED, _gradient_boosted),
+    sklearn.ensemble.IsolationForest: _isolating,
     sklearn.linear_model.LogisticRegression: _linear,
     sklearn.linear_model.LogisticRegressionCV: _linear,
     sklearn.discriminant_analysis.LinearDiscriminantAnalysis: _linear,
@@ -367,6 +392,7 @@ _RULES: Mapping[type, Rule] = {
         ),
         _affine,
     ),
+    sklearn.cluster.FeatureAgglomeration: _means_of_groups,
     sklearn.dummy.DummyRegressor: _constant_value,
     sklearn.dummy.DummyClassifier: _constant_class,
     sklearn.preprocessing.FunctionTransformer: _function,

@@ -13,7 +13,7 @@ import numpy as np
 from onnx import TensorProto
 from skl2onnx import update_registered_converter
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, OutlierMixin, RegressorMixin, TransformerMixin
 
 from modelserve.convert.forest import Drawing, Forest, Part, draw, initializers
 from modelserve.tensors import Array
@@ -26,7 +26,14 @@ _VERSIONS = {"": 18, "ai.onnx.ml": 3}
 _NO_MAP = {"zipmap": [True, False, "columns"], "nocl": [True, False]}
 
 
-class RegressorStandIn(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped
+class _Untrainable:
+    """skl2onnx takes for an estimator what has a `fit`, and never calls it."""
+
+    def fit(self, x: Any, y: Any = None) -> Any:
+        raise NotImplementedError
+
+
+class RegressorStandIn(_Untrainable, RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped
     """Answers `value`: (rows,) or (rows, outputs)."""
 
     def __init__(self, paint: Painter, outputs: int = 1) -> None:
@@ -34,7 +41,7 @@ class RegressorStandIn(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.outputs = outputs
 
 
-class TransformerStandIn(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped
+class TransformerStandIn(_Untrainable, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped
     """Answers `value`: (rows, outputs)."""
 
     def __init__(self, paint: Painter, outputs: int) -> None:
@@ -42,7 +49,7 @@ class TransformerStandIn(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.outputs = outputs
 
 
-class ClassifierStandIn(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # untyped
+class ClassifierStandIn(_Untrainable, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # untyped
     """Answers `label` and `probabilities`."""
 
     def __init__(self, paint: Painter, classes: Array) -> None:
@@ -62,7 +69,15 @@ class ScoringStandIn(ClassifierStandIn):
         raise NotImplementedError
 
 
-STAND_INS = (RegressorStandIn, TransformerStandIn, ClassifierStandIn)
+class OutlierStandIn(_Untrainable, OutlierMixin, BaseEstimator):  # type: ignore[misc]  # untyped
+    """Answers `label`, 1 or -1, and `scores`: (rows, 1), below 0 for what lies outside."""
+
+    def __init__(self, paint: Painter, classes: Array) -> None:
+        self.paint = paint
+        self.classes_ = classes
+
+
+STAND_INS = (RegressorStandIn, TransformerStandIn, ClassifierStandIn, OutlierStandIn)
 
 
 def forest_stand_in(forest: Forest, *, has_scores: bool = False) -> BaseEstimator:
@@ -84,7 +99,8 @@ def _shape_of_labels(operator: Any) -> None:
     rows = operator.inputs[0].type.shape[0]
     kind = Int64TensorType if classes.dtype.kind in "biuf" else StringTensorType
     operator.outputs[0].type = kind([rows])
-    operator.outputs[1].type = _number_type(operator)([rows, len(classes)])
+    columns = 1 if isinstance(operator.raw_operator, OutlierStandIn) else len(classes)
+    operator.outputs[1].type = _number_type(operator)([rows, columns])
 
 
 def _shape_of_value(operator: Any) -> None:
@@ -106,7 +122,7 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
     ]
     found = estimator.paint(parts, drawing, double)
     names = [variable.full_name for variable in operator.outputs]
-    if isinstance(estimator, ClassifierStandIn):
+    if len(names) == 2:
         scores = _second(estimator, found, container, drawing)
         drawing.add_as("Identity", [found["label"]], names[0])
         _give(scores, names[1], drawing, double)
@@ -123,7 +139,7 @@ def _second(estimator: Any, found: Mapping[str, str], container: Any, drawing: D
     """What stands beside the label: probabilities, or raw scores where those around asked for them."""
     is_asked = isinstance(estimator, ScoringStandIn) and container.get_options(estimator, {"raw_scores": False})
     if not is_asked or not is_asked["raw_scores"]:
-        return found["probabilities"]
+        return found["probabilities" if isinstance(estimator, ClassifierStandIn) else "scores"]
     if len(estimator.classes_) > 2:
         return found["scores"]
     return drawing.add("Concat", [drawing.add("Neg", [found["scores"]]), found["scores"]], axis=1)
@@ -141,6 +157,7 @@ def _give(value: str, name: str, drawing: Drawing, double: bool) -> None:
 for _kind, _shape, _options in (
     (ScoringStandIn, _shape_of_labels, {**_NO_MAP, "raw_scores": [True, False]}),
     (ClassifierStandIn, _shape_of_labels, _NO_MAP),
+    (OutlierStandIn, _shape_of_labels, None),
     (RegressorStandIn, _shape_of_value, None),
     (TransformerStandIn, _shape_of_value, None),
 ):

@@ -14,6 +14,7 @@ import numpy as np
 import sklearn.dummy
 import sklearn.ensemble
 import sklearn.tree
+from sklearn.ensemble._iforest import _average_path_length
 
 from modelserve.convert.forest import Compare, Forest, Link, Members, Tree, with_sets
 from modelserve.tensors import Array
@@ -97,6 +98,24 @@ def gradient_boosted_forest_of(estimator: Any) -> Forest | None:
     link = Link.IDENTITY if classes is None else Link.SIGMOID if scores == 1 else Link.SOFTMAX
     slope = 2.0 if estimator.loss == "exponential" else 1.0
     return Forest(trees, scores, np.asarray(base, np.float64).reshape(-1), link=link, slope=slope, classes=classes)
+
+
+def isolation_forest_of(estimator: Any) -> Forest:
+    """A trained IsolationForest: one sum a row, the depth at which the trees isolate it, in units of the usual one."""
+    trees = []
+    parts = zip(
+        estimator.estimators_,
+        estimator.estimators_features_,
+        estimator._decision_path_lengths,  # noqa: SLF001  # there is no public way to the depths
+        estimator._average_path_length_per_tree,  # noqa: SLF001  # as above
+        strict=True,
+    )
+    for part, columns, depths, beyond in parts:
+        tree = _tree(part.tree_, is_classifier=False)
+        feature = np.asarray(columns)[np.maximum(tree.feature, 0)]
+        trees.append(replace(tree, feature=feature, weights=np.asarray(depths) + np.asarray(beyond) - 1.0))
+    usual = float(_average_path_length([estimator._max_samples])[0])  # noqa: SLF001  # as above
+    return Forest(trees, 1, np.zeros(1), count=max(len(trees) * usual, 1e-12))
 
 
 @dataclass(frozen=True, slots=True)
