@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import catboost
@@ -381,6 +383,13 @@ def test_regressors_vote_with_a_boosted_one_among_them() -> None:
     x, y = DIABETES
     model = VotingRegressor([("a", lgbm(lightgbm.LGBMRegressor)), ("b", Ridge())]).fit(x, y)
     assert_alike(bundle_of(model, x[:64]), model, x)
+
+
+def test_the_page_about_tables_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "tabular-models.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.setenv("MODELSERVE_HOME", str(tmp_path))
+    exec(compile(block, "tabular-models.md", "exec"), {})
 
 
 REFUSED: list[tuple[str, str, Callable[[], tuple[Any, Any]], str]] = [

@@ -14,7 +14,8 @@ from onnx import helper
 from modelserve.bundle import Origin, Step
 from modelserve.convert.answers import Methods, ask, ask_example, output_spec
 from modelserve.convert.contract import Draft, Tolerance
-from modelserve.convert.forest import Drawing, Forest, Part, draw, initializers
+from modelserve.convert.drawing import Drawing, Part, initializers
+from modelserve.convert.forest import Forest, draw
 from modelserve.convert.graph import declare, element_type
 from modelserve.convert.table import Table, read_table
 from modelserve.errors import SignatureError

@@ -148,21 +148,18 @@ class _Route(NamedTuple):
 
 
 def _routes(portable: Any, table: Table) -> list[_Route]:
-    """The routes to try, the likeliest first. Whole numbers stay whole first: categories are compared as such."""
+    """The routes to try, the likeliest first."""
     has_whole = table.by_column and any(spec.dtype.startswith(("int", "uint")) for spec in table.specs)
-    precisions = (True, False) if _jumps_between_float32(portable, table) else (False, True)
-    return [_Route(double, whole) for double in precisions for whole in ((True, False) if has_whole else (True,))]
+    # Where a rounding changes an answer altogether, the rows that are tried may well not show it.
+    precisions = (True,) if _jumps_between_float32(portable, table) else (False, True)
+    return [_Route(double, whole) for double in precisions for whole in ((False, True) if has_whole else (False,))]
 
 
 def _jumps_between_float32(portable: Any, table: Table) -> bool:
-    """Whether a number's rounding to float32 can change an answer altogether: by a threshold that lies between.
-
-    The rows that are tried may well not show it, so that float64 comes first then.
-    """
-    forest = getattr(portable, "forest_", None)
-    if not table.is_wide or (forest is not None and forest.rounds_inputs):
+    """Whether a number's rounding to float32 can change an answer altogether: by a threshold that lies between."""
+    if not table.is_wide or getattr(portable, "rounds_inputs", False):
         return False
-    return any(hasattr(part, "forest_") or isinstance(part, _JUMPING) for part in parts_of(portable))
+    return any(getattr(part, "jumps", False) or isinstance(part, _JUMPING) for part in parts_of(portable))
 
 
 def _draft(source: _Source, route: _Route) -> Draft:
@@ -195,7 +192,7 @@ def _draft(source: _Source, route: _Route) -> Draft:
 
 def _steps(source: _Source, route: _Route) -> tuple[Step, ...]:
     settings = {"from": "sklearn", "precision": "float64" if route.double else "float32"}
-    convert = Step("convert", settings | ({} if route.whole else {"whole_numbers": "as floating ones"}))
+    convert = Step("convert", settings | ({} if not route.whole else {"whole_numbers": "as they are"}))
     return (Step("rewrite", {"classes": ", ".join(source.replaced)}), convert) if source.replaced else (convert,)
 
 

@@ -26,14 +26,14 @@ def refuse_ties(estimator: Any) -> None:
     """
     if type(estimator) not in {KNeighborsClassifier, KNeighborsRegressor} or estimator.n_samples_fit_ < 2:
         return
-    rows = np.asarray(estimator._fit_X[:_ROWS])  # noqa: SLF001  # there is no public way to the training rows
+    rows = estimator._fit_X[:_ROWS]  # noqa: SLF001  # there is no public way to the training rows
     count = min(estimator.n_neighbors + _MORE, estimator.n_samples_fit_)
     distances, places = estimator.kneighbors(rows, n_neighbors=count)
     tied = int(_is_tied(distances, np.asarray(estimator._y)[places], estimator.n_neighbors).sum())  # noqa: SLF001
     if tied:
         raise UnsupportedSourceError(
             f"{type(estimator).__name__} has training rows that are equally near, and say different things: {tied} of "
-            f"{len(rows)} are answered by which of them its search meets first, which no portable form reproduces. "
+            f"{rows.shape[0]} are answered by which of them its search meets first, which no portable form reproduces. "
             "Leave out rows that occur twice, or columns of few different values; or use another model."
         )
 

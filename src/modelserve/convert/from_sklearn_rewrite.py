@@ -22,7 +22,7 @@ import sklearn.pipeline
 import sklearn.utils
 
 from modelserve.convert.from_sklearn_rules import rule_for
-from modelserve.convert.from_sklearn_standins import STAND_INS
+from modelserve.convert.from_sklearn_standins import StandIn
 
 # What others make with the help of estimators, and skl2onnx knows as such.
 _PREDICTORS = (
@@ -115,7 +115,7 @@ def _in_other_words(part: Any, last: bool) -> Any:
         other = rule(part, last) if rule is not None else None
     except AttributeError:
         return None  # not trained: a mere setting of what holds it, or refused by skl2onnx
-    if isinstance(other, STAND_INS) and hasattr(part, "n_features_in_"):
+    if isinstance(other, StandIn) and hasattr(part, "n_features_in_"):
         other.n_features_in_ = part.n_features_in_
     return other
 

@@ -14,8 +14,10 @@ from onnx import TensorProto
 from skl2onnx import update_registered_converter
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
 from sklearn.base import BaseEstimator, ClassifierMixin, OutlierMixin, RegressorMixin, TransformerMixin
+from sklearn.preprocessing import OneHotEncoder
 
-from modelserve.convert.forest import Drawing, Forest, Part, draw, initializers
+from modelserve.convert.drawing import Drawing, Part, initializers
+from modelserve.convert.forest import Forest, draw
 from modelserve.tensors import Array
 
 #: Appends nodes for some columns, in float64 or float32; answers with values by what they are (see `forest.draw`).
@@ -26,14 +28,24 @@ _VERSIONS = {"": 18, "ai.onnx.ml": 3}
 _NO_MAP = {"zipmap": [True, False, "columns"], "nocl": [True, False]}
 
 
-class _Untrainable:
-    """skl2onnx takes for an estimator what has a `fit`, and never calls it."""
+class StandIn:
+    """What stands in.
+
+    Attributes:
+        jumps: Whether the answer can change altogether with a number's rounding to float32.
+        rounds_inputs: Whether the estimator that this stands for rounds its inputs so itself.
+    """
+
+    jumps = False
+    rounds_inputs = False
+    n_features_in_: int
 
     def fit(self, x: Any, y: Any = None) -> Any:
+        """skl2onnx takes for an estimator what has a `fit`, and never calls it."""
         raise NotImplementedError
 
 
-class RegressorStandIn(_Untrainable, RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped
+class RegressorStandIn(StandIn, RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped
     """Answers `value`: (rows,) or (rows, outputs)."""
 
     def __init__(self, paint: Painter, outputs: int = 1) -> None:
@@ -41,7 +53,7 @@ class RegressorStandIn(_Untrainable, RegressorMixin, BaseEstimator):  # type: ig
         self.outputs = outputs
 
 
-class TransformerStandIn(_Untrainable, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped
+class TransformerStandIn(StandIn, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped
     """Answers `value`: (rows, outputs)."""
 
     def __init__(self, paint: Painter, outputs: int) -> None:
@@ -49,7 +61,16 @@ class TransformerStandIn(_Untrainable, TransformerMixin, BaseEstimator):  # type
         self.outputs = outputs
 
 
-class ClassifierStandIn(_Untrainable, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # untyped
+class EncoderStandIn(StandIn, OneHotEncoder):  # type: ignore[misc]  # untyped
+    """Like a TransformerStandIn, and given columns one by one: skl2onnx would join them to one table."""
+
+    def __init__(self, paint: Painter, outputs: int, *, jumps: bool) -> None:
+        self.paint = paint
+        self.outputs = outputs
+        self.jumps = jumps
+
+
+class ClassifierStandIn(StandIn, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # untyped
     """Answers `label` and `probabilities`."""
 
     def __init__(self, paint: Painter, classes: Array) -> None:
@@ -69,15 +90,12 @@ class ScoringStandIn(ClassifierStandIn):
         raise NotImplementedError
 
 
-class OutlierStandIn(_Untrainable, OutlierMixin, BaseEstimator):  # type: ignore[misc]  # untyped
+class OutlierStandIn(StandIn, OutlierMixin, BaseEstimator):  # type: ignore[misc]  # untyped
     """Answers `label`, 1 or -1, and `scores`: (rows, 1), below 0 for what lies outside."""
 
     def __init__(self, paint: Painter, classes: Array) -> None:
         self.paint = paint
         self.classes_ = classes
-
-
-STAND_INS = (RegressorStandIn, TransformerStandIn, ClassifierStandIn, OutlierStandIn)
 
 
 def forest_stand_in(forest: Forest, *, has_scores: bool = False) -> BaseEstimator:
@@ -90,7 +108,8 @@ def forest_stand_in(forest: Forest, *, has_scores: bool = False) -> BaseEstimato
         stand_in: BaseEstimator = RegressorStandIn(paint, forest.scores)
     else:
         stand_in = (ScoringStandIn if has_scores else ClassifierStandIn)(paint, forest.classes)
-    stand_in.forest_ = forest
+    stand_in.jumps = True
+    stand_in.rounds_inputs = forest.rounds_inputs
     return stand_in
 
 
@@ -160,5 +179,6 @@ for _kind, _shape, _options in (
     (OutlierStandIn, _shape_of_labels, None),
     (RegressorStandIn, _shape_of_value, None),
     (TransformerStandIn, _shape_of_value, None),
+    (EncoderStandIn, _shape_of_value, None),
 ):
     update_registered_converter(_kind, f"Modelserve{_kind.__name__}", _shape, _convert, options=_options)
