@@ -134,7 +134,6 @@ REFUSED: dict[str, str] = {
             "MiniBatchDictionaryLearning",
             "MiniBatchNMF",
             "MiniBatchSparsePCA",
-            "MissingIndicator",
             "NMF",
             "Nystroem",
             "OutputCodeClassifier",
@@ -177,6 +176,7 @@ def data_for(name: str, estimator: Any) -> tuple[Any, Any]:
         **dict.fromkeys(("LabelBinarizer", "LabelEncoder"), lambda: (IRIS[1], None)),
         "CategoricalNB": lambda: (x.astype(int), y),
         "KernelCenterer": lambda: (x @ x.T, None),
+        "MissingIndicator": lambda: (np.where(x > 3, x, np.nan), None),
         "IsotonicRegression": lambda: (x[:, :1], y),
         **dict.fromkeys(("ClassifierChain", "MultiOutputClassifier"), lambda: (x, np.c_[y, y[::-1]] > 1)),
         **dict.fromkeys(

@@ -30,16 +30,10 @@ from skl2onnx.common.data_types import (
     StringTensorType,
 )
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import (
-    AdaBoostClassifier,
-    AdaBoostRegressor,
-    RandomForestClassifier,
-    RandomTreesEmbedding,
-)
+from sklearn.ensemble import AdaBoostRegressor, RandomForestClassifier, RandomTreesEmbedding
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.neighbors._base import NeighborsBase
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import Binarizer, KBinsDiscretizer
 from sklearn.preprocessing._encoders import _BaseEncoder as BaseEncoder
 
 from modelserve.bundle import Origin, Step
@@ -47,6 +41,7 @@ from modelserve.convert.answers import Methods, ask, ask_example, name_outputs, 
 from modelserve.convert.contract import Draft, Tolerance
 from modelserve.convert.from_sklearn_neighbours import refuse_ties
 from modelserve.convert.from_sklearn_rewrite import parts_of, rewrite
+from modelserve.convert.from_sklearn_standins import StandIn
 from modelserve.convert.graph import declare, rename
 from modelserve.convert.quiet import quiet
 from modelserve.convert.table import Table, read_table
@@ -59,16 +54,7 @@ _OPSETS = {"": 18, "ai.onnx.ml": 3}
 _TOLERANCE = Tolerance(1e-5, 1e-4)
 _METHODS = ("predict", "predict_proba", "decision_function", "transform")
 # What compares numbers with thresholds or with each other, beside forests.
-_JUMPING = (
-    AdaBoostClassifier,
-    AdaBoostRegressor,
-    BaseEncoder,
-    Binarizer,
-    KBinsDiscretizer,
-    NeighborsBase,
-    RandomForestClassifier,
-    RandomTreesEmbedding,
-)
+_JUMPING = (AdaBoostRegressor, BaseEncoder, NeighborsBase, RandomForestClassifier, RandomTreesEmbedding)
 
 
 class SklearnConverter:
@@ -157,7 +143,8 @@ def _routes(portable: Any, table: Table) -> list[_Route]:
 
 def _jumps_between_float32(portable: Any, table: Table) -> bool:
     """Whether a number's rounding to float32 can change an answer altogether: by a threshold that lies between."""
-    if not table.is_wide or getattr(portable, "rounds_inputs", False):
+    rounds_itself = getattr(portable, "rounds_inputs", False) or isinstance(portable, AdaBoostRegressor)
+    if not table.is_wide or rounds_itself:
         return False
     return any(getattr(part, "jumps", False) or isinstance(part, _JUMPING) for part in parts_of(portable))
 
@@ -200,6 +187,9 @@ def _export(source: _Source, route: _Route) -> Any:
     table = source.table
     names = [spec.name if table.by_column else f"in_{index}" for index, spec in enumerate(table.specs)]
     types = [_graph_type(spec, route) for spec in table.specs]
+    for part in parts_of(source.portable):
+        if isinstance(part, StandIn):
+            part.double = route.double
     try:
         with quiet():
             return convert_sklearn(

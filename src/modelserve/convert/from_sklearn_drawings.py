@@ -215,9 +215,9 @@ def quantiles(part: Any, _last: bool) -> Any:
             "QuantileTransformer(output_distribution='normal') has no portable form here yet. "
             "Train with 'uniform', or put a PowerTransformer in its place."
         )
-    stand_in = TransformerStandIn(_Interpolation(part.quantiles_.T, part.references_).paint, part.n_features_in_)
-    stand_in.jumps = True  # at the outermost quantiles, where there are several rows that are equal to them
-    return stand_in
+    draw_it = _Interpolation(part.quantiles_.T, part.references_).paint
+    # It jumps at the outermost quantiles, where several rows are equal to them.
+    return TransformerStandIn(draw_it, part.n_features_in_, jumps=True)
 
 
 class _Interpolation(NamedTuple):

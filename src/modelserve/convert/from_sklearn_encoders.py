@@ -42,6 +42,8 @@ def indicator(part: Any, _last: bool) -> Any:
     if not isinstance(part.missing_values, int | float | np.number):
         return None
     told = np.asarray(part.features_)
+    if not len(told):
+        return None
 
     def paint(parts: Sequence[Part], drawing: Drawing, double: bool) -> Mapping[str, str]:
         return {"value": _columns(_missing(part, parts, drawing, double)[1], told, drawing)}
@@ -86,6 +88,36 @@ def ordinal(part: Any, _last: bool) -> Any:
         return {"value": drawing.add("Concat", answers, axis=1)}
 
     return EncoderStandIn(paint, len(tables), jumps=_has_numbers(part.categories_))
+
+
+def binarizer(part: Any, _last: bool) -> Any:
+    """A Binarizer."""
+
+    def paint(parts: Sequence[Part], drawing: Drawing, double: bool) -> Mapping[str, str]:
+        x = gather(parts, drawing, double=double)
+        is_above = drawing.add("Greater", [x, drawing.row(np.array([[part.threshold]]), double)])
+        return {"value": drawing.add("CastLike", [is_above, x])}
+
+    return TransformerStandIn(paint, part.n_features_in_, jumps=True)
+
+
+def bins(part: Any, _last: bool) -> Any:
+    """A KBinsDiscretizer; its answer is dense."""
+    is_one_hot = part.encode != "ordinal"
+
+    def paint(parts: Sequence[Part], drawing: Drawing, double: bool) -> Mapping[str, str]:
+        answers = []
+        for column, edges, count in zip(_split(parts, drawing), part.bin_edges_, part.n_bins_, strict=True):
+            x = gather([column], drawing, double=double)
+            inner = drawing.row(np.asarray(edges)[np.newaxis, 1:-1], double)
+            place = _any(drawing.add("CastLike", [drawing.add("GreaterOrEqual", [x, inner]), x]), drawing)
+            if is_one_hot:
+                is_place = drawing.add("Equal", [place, drawing.row(np.arange(count)[np.newaxis], double)])
+                place = drawing.add("CastLike", [is_place, x])
+            answers.append(place)
+        return {"value": drawing.add("Concat", answers, axis=1)}
+
+    return TransformerStandIn(paint, int(sum(part.n_bins_)) if is_one_hot else len(part.n_bins_), jumps=True)
 
 
 def power(part: Any, _last: bool) -> Any:
@@ -138,27 +170,29 @@ def _hits(column: Part, categories: Array, drawing: Drawing, double: bool) -> st
 
 
 def _any(hits: str, drawing: Drawing) -> str:
-    """1 where the column has any category, (rows, 1)."""
+    """How many there are in a row: 1 where a column has any category. (rows, 1)."""
     return drawing.add("ReduceSum", [hits, drawing.weight(np.array([1], np.int64))], keepdims=1)
 
 
 def _groups(part: Any, feature: int) -> Array:
     """The place of each category after the rare ones have become one, which is the last."""
-    mappings = getattr(part, "_default_to_infrequent_mappings", None)
-    places = mappings[feature] if mappings is not None else None
+    places = _places_with_rare(part, feature)
     return np.arange(len(part.categories_[feature])) if places is None else np.asarray(places)
+
+
+def _places_with_rare(part: Any, feature: int) -> Array | None:
+    mappings = getattr(part, "_default_to_infrequent_mappings", None)
+    return mappings[feature] if mappings is not None else None
 
 
 def _one_hot_table(part: Any, feature: int) -> tuple[Array, Array]:
     """What each category answers, (categories, columns); and what an unknown one does, (1, columns)."""
     places = _groups(part, feature)
     table = np.eye(places.max() + 1)
-    has_rare = (
-        len(np.unique(places)) < len(places) or getattr(part, "infrequent_categories_", [None])[feature] is not None
-    )
+    has_rare = _places_with_rare(part, feature) is not None
     takes_rare = part.handle_unknown in {"infrequent_if_exist", "warn"} and has_rare
     unknown = table[-1:] if takes_rare else np.zeros((1, len(table)))
-    dropped = None if part.drop_idx_ is None else part._drop_idx_after_grouping[feature]  # noqa: SLF001
+    dropped = None if part.drop_idx_ is None else part._drop_idx_after_grouping[feature]  # noqa: SLF001  # no public way
     if dropped is not None:
         table, unknown = np.delete(table, dropped, axis=1), np.delete(unknown, dropped, axis=1)
     return table[places], unknown

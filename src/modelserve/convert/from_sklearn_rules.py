@@ -45,7 +45,7 @@ from modelserve.convert.from_sklearn_drawings import (
     means_of_groups,
     quantiles,
 )
-from modelserve.convert.from_sklearn_encoders import imputer, indicator, one_hot, ordinal, power
+from modelserve.convert.from_sklearn_encoders import binarizer, bins, imputer, indicator, one_hot, ordinal, power
 from modelserve.convert.from_sklearn_standins import (
     TransformerStandIn,
     forest_stand_in,
@@ -54,6 +54,7 @@ from modelserve.convert.from_sklearn_trees import (
     BOOSTED,
     FORESTS,
     GRADIENT_BOOSTED,
+    adaboost_forest_of,
     boosted_forest_of,
     forest_of,
     gradient_boosted_forest_of,
@@ -101,6 +102,11 @@ def _boosted(part: Any, _last: bool) -> Any:
 
 def _gradient_boosted(part: Any, _last: bool) -> Any:
     forest = gradient_boosted_forest_of(part)
+    return None if forest is None else forest_stand_in(forest, has_scores=True)
+
+
+def _weighted_votes(part: Any, _last: bool) -> Any:
+    forest = adaboost_forest_of(part)
     return None if forest is None else forest_stand_in(forest, has_scores=True)
 
 
@@ -207,7 +213,9 @@ _RULES: Mapping[type, Rule] = {
     sklearn.frozen.FrozenEstimator: _inner("estimator"),
     sklearn.semi_supervised.SelfTrainingClassifier: _inner("estimator_"),
     sklearn.ensemble.VotingClassifier: _set(flatten_transform=False),
-    sklearn.preprocessing.KBinsDiscretizer: _set(encode="onehot-dense"),
+    sklearn.preprocessing.KBinsDiscretizer: bins,
+    sklearn.preprocessing.Binarizer: binarizer,
+    sklearn.ensemble.AdaBoostClassifier: _weighted_votes,
     sklearn.ensemble.RandomTreesEmbedding: _embedding,
     sklearn.neighbors.NearestCentroid: centroids,
     sklearn.cluster.MeanShift: _nearest("cluster_centers_", ""),

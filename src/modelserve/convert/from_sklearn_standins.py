@@ -34,10 +34,12 @@ class StandIn:
     Attributes:
         jumps: Whether the answer can change altogether with a number's rounding to float32.
         rounds_inputs: Whether the estimator that this stands for rounds its inputs so itself.
+        double: Whether the graph that is being made computes in float64; text alone does not tell.
     """
 
     jumps = False
     rounds_inputs = False
+    double = False
     n_features_in_: int
 
     def fit(self, x: Any, y: Any = None) -> Any:
@@ -56,9 +58,10 @@ class RegressorStandIn(StandIn, RegressorMixin, BaseEstimator):  # type: ignore[
 class TransformerStandIn(StandIn, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped
     """Answers `value`: (rows, outputs)."""
 
-    def __init__(self, paint: Painter, outputs: int) -> None:
+    def __init__(self, paint: Painter, outputs: int, *, jumps: bool = False) -> None:
         self.paint = paint
         self.outputs = outputs
+        self.jumps = jumps
 
 
 class EncoderStandIn(StandIn, OneHotEncoder):  # type: ignore[misc]  # untyped
@@ -128,8 +131,7 @@ def _shape_of_value(operator: Any) -> None:
 
 
 def _number_type(operator: Any) -> Any:
-    is_double = any(isinstance(each.type, DoubleTensorType) for each in operator.inputs)
-    return DoubleTensorType if is_double else FloatTensorType
+    return DoubleTensorType if operator.raw_operator.double else FloatTensorType
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:

@@ -100,6 +100,26 @@ def gradient_boosted_forest_of(estimator: Any) -> Forest | None:
     return Forest(trees, scores, np.asarray(base, np.float64).reshape(-1), link=link, slope=slope, classes=classes)
 
 
+def adaboost_forest_of(estimator: Any) -> Forest | None:
+    """A trained AdaBoostClassifier of trees: each leaf votes for one class, and against all others. None of others."""
+    classes = estimator.classes_
+    count = len(classes)
+    parts = estimator.estimators_
+    if count < 2 or not all(type(part) is sklearn.tree.DecisionTreeClassifier for part in parts):
+        return None
+    if not all(np.array_equal(part.classes_, classes) for part in parts):
+        return None
+    shares = estimator.estimator_weights_[: len(parts)] / estimator.estimator_weights_.sum()
+    trees = []
+    for part, share in zip(parts, shares, strict=True):
+        tree = _tree(part.tree_, is_classifier=True)
+        votes = np.where(np.eye(count)[tree.weights.argmax(axis=1)] == 1, share, -share / (count - 1))
+        trees.append(replace(tree, weights=2 * votes[:, 1] if count == 2 else votes))
+    scores = 1 if count == 2 else count
+    link, slope = (Link.SIGMOID, 1.0) if count == 2 else (Link.SOFTMAX, 1.0 / (count - 1))
+    return Forest(trees, scores, np.zeros(scores), link=link, slope=slope, classes=classes)
+
+
 def isolation_forest_of(estimator: Any) -> Forest:
     """A trained IsolationForest: one sum a row, the depth at which the trees isolate it, in units of the usual one."""
     trees = []
