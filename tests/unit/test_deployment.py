@@ -336,7 +336,7 @@ def test_attach_refuses_what_is_not_there(cloud: MemoryCloud, monkeypatch: pytes
         attach("gone", "memory")
     with pytest.raises(errors.InputError):
         attach("", "memory")
-    with pytest.raises(errors.BackendError, match="127.0.0.1:1"):
+    with pytest.raises(errors.BackendError, match=r"127\.0\.0\.1:1"):
         attach("http://127.0.0.1:1", None)
     monkeypatch.setattr(InMemoryBackend, "support", {Capability.ATTACH: Support.NOT_IMPLEMENTED})
     with pytest.raises(errors.NotSupportedError, match="attach"):

@@ -104,9 +104,11 @@ class _Trial:
                 inputs.append(spec)
                 continue
             report = self._compared(edges.nan_samples(spec, self.draft.example))
-            if not report.is_faithful and np.isnan(self.draft.example[spec.name]).any():
+            holds_nan = bool(np.isnan(self.draft.example[spec.name]).any())
+            if not report.is_faithful and report.rows and holds_nan:
                 raise UnfaithfulError(report.reason)
-            inputs.append(replace(spec, allows_nan=report.is_faithful))
+            # A source may take NaN in some columns only, and so refuse these rows; the example's it has answered.
+            inputs.append(replace(spec, allows_nan=report.is_faithful or (holds_nan and not report.rows)))
             if report.rows:
                 reports.append(report.to_json() | {"about": f"NaN in {spec.name!r}"})
         return replace(signature, inputs=tuple(inputs)), reports

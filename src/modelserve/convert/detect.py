@@ -23,6 +23,9 @@ ROOTS = {
     "jax": "jax",
     "jaxlib": "jax",
     "sklearn": "sklearn",
+    "xgboost": "xgboost",
+    "lightgbm": "lightgbm",
+    "catboost": "catboost",
 }
 
 _PICKLES = {".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle"}

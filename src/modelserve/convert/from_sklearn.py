@@ -5,21 +5,20 @@
     otherwise        decision_function, distances, transformed
 
 The graph computes in float32 where that is faithful, else in float64; the inputs keep the example's dtypes either way.
+Before skl2onnx sees an estimator, it is rewritten into what skl2onnx knows (from_sklearn_rewrite).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
 import sklearn.base
-import sklearn.exceptions
 from skl2onnx import convert_sklearn
 from skl2onnx._supported_operators import sklearn_operator_name_map
 from skl2onnx.common._registration import _converter_pool
@@ -30,23 +29,33 @@ from skl2onnx.common.data_types import (
     Int64TensorType,
     StringTensorType,
 )
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import AdaBoostRegressor, RandomForestClassifier, RandomTreesEmbedding
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.neighbors._base import NeighborsBase
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing._encoders import _BaseEncoder as BaseEncoder
 
 from modelserve.bundle import Origin, Step
+from modelserve.convert.answers import Methods, ask, ask_example, name_outputs, names_in
 from modelserve.convert.contract import Draft, Tolerance
+from modelserve.convert.from_sklearn_neighbours import refuse_ties
+from modelserve.convert.from_sklearn_rewrite import parts_of, rewrite
+from modelserve.convert.from_sklearn_standins import StandIn
 from modelserve.convert.graph import declare, rename
 from modelserve.convert.quiet import quiet
 from modelserve.convert.stages import pipeline_stages
+from modelserve.convert.table import Table, read_table
 from modelserve.convert.trees import cast_before_trees, tree_thresholds
-from modelserve.errors import BundleError, ConversionError, ExampleRequiredError, SignatureError, UnsupportedSourceError
-from modelserve.session import load
-from modelserve.tensors import Array, Signature, Tensors, TensorSpec
+from modelserve.errors import ConversionError, UnsupportedSourceError
+from modelserve.tensors import Array, Signature, Tensors
 
 _OPSETS = {"": 18, "ai.onnx.ml": 3}
 # What a float32 graph of a float64 model is known to reach (facts on converters); relative to the row's largest score.
 _TOLERANCE = Tolerance(1e-5, 1e-4)
 _METHODS = ("predict", "predict_proba", "decision_function", "transform")
-_INPUT = "X"
+# What compares numbers with thresholds or with each other, beside forests.
+_JUMPING = (AdaBoostRegressor, BaseEncoder, NeighborsBase, RandomForestClassifier, RandomTreesEmbedding)
 
 
 class SklearnConverter:
@@ -70,131 +79,46 @@ class SklearnConverter:
         return skops.io.load(path)
 
     def drafts(self, source: Any, example: Any) -> Sequence[Callable[[], Draft]]:
-        table = _read_example(source, example)
-        if not all(np.isfinite(thresholds).all() for thresholds in tree_thresholds(source)):
+        methods = _methods(source)
+        portable, replaced = rewrite(source)
+        parts = parts_of(portable)
+        table = read_table(source, example, by_column=any(isinstance(part, ColumnTransformer) for part in parts))
+        if not all(np.isfinite(thresholds).all() for thresholds in tree_thresholds(portable)):
             # skl2onnx 1.20 never comes back from such a threshold.
             raise UnsupportedSourceError(
                 f"{type(source).__name__} has a tree that tells missing values from all others (its threshold is "
                 "infinite), which has no portable form yet. Fill missing values in a step before it and train again, "
                 "or use HistGradientBoosting."
             )
-        return [partial(_draft, source, table, double=double) for double in (False, True)]
+        for part in parts:
+            refuse_ties(part)
+        given = _Source(source, methods, portable, tuple(replaced), table)
+        return [partial(_draft, given, route) for route in _routes(portable, table)]
 
 
 converter = SklearnConverter()
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """The example: tensors by input name, and the way back to what the estimator itself takes."""
+class _Source(NamedTuple):
+    """What is converted: the estimator itself, and what stands for it in the export."""
 
-    specs: tuple[TensorSpec, ...]
-    tensors: Tensors
-    rebuild: Callable[[Tensors], Any]
-    by_column: bool
-
-
-def _read_example(source: Any, example: Any) -> _Table:
-    if example is None:
-        raise ExampleRequiredError(
-            f"{type(source).__name__} does not say what it takes. Give rows of the data it was trained on: "
-            f"Model(estimator, example=X[:8])"
-        )
-    if hasattr(example, "columns") and hasattr(example, "iloc"):
-        return _read_frame(source, example)
-    try:
-        array = np.asarray(example)
-    except ValueError as error:
-        raise SignatureError(f"The example cannot be read as one array ({error}).") from error
-    if array.dtype.kind in "UO" and array.ndim == 1:
-        return _read_text(array)
-    if array.ndim != 2 or array.shape[0] == 0 or array.dtype.kind not in "biufUO":
-        raise SignatureError(
-            f"An example for {type(source).__name__} has rows and columns, got shape {array.shape} of {array.dtype}. "
-            "Give X[:8], with at least one row."
-        )
-    dtype = "string" if array.dtype.kind in "UO" else array.dtype.name
-    spec = TensorSpec(_INPUT, dtype, ("batch", array.shape[1]))
-    tensors = {_INPUT: np.ascontiguousarray(array.astype(object) if dtype == "string" else array)}
-    return _Table((spec,), tensors, lambda given: given[_INPUT], by_column=False)
+    estimator: Any
+    methods: Methods
+    portable: Any
+    replaced: tuple[str, ...]
+    table: Table
 
 
-def _read_text(array: Array) -> _Table:
-    """Documents, one a row, as text vectorisers take them."""
-    spec = TensorSpec(_INPUT, "string", ("batch",))
-    return _Table((spec,), {_INPUT: array.astype(object)}, lambda given: list(given[_INPUT]), by_column=False)
-
-
-def _read_frame(source: Any, frame: Any) -> _Table:
-    import pandas as pd
-
-    if len(frame) == 0:
-        raise SignatureError("The example has no rows. Give at least one, such as df[:8].")
-    columns = [str(name) for name in frame.columns]
-    dtypes = {str(name): frame[name].dtype for name in frame.columns}
-    if not _selects_columns(source) and all(dtype.kind in "biuf" for dtype in dtypes.values()):
-        matrix = np.ascontiguousarray(frame.to_numpy())
-        spec = TensorSpec(_INPUT, matrix.dtype.name, ("batch", len(columns)), tuple(columns))
-
-        def from_matrix(given: Tensors) -> Any:
-            return pd.DataFrame(given[_INPUT], columns=list(frame.columns)).astype(dict(frame.dtypes), errors="ignore")
-
-        return _Table((spec,), {_INPUT: matrix}, from_matrix, by_column=False)
-    specs, tensors = [], {}
-    for name in columns:
-        values = frame[name].to_numpy()
-        is_text = values.dtype.kind not in "biuf"
-        tensors[name] = (values.astype(object) if is_text else values).reshape(-1, 1)
-        specs.append(TensorSpec(name, "string" if is_text else values.dtype.name, ("batch", 1)))
-
-    def rebuild(given: Tensors) -> Any:
-        return pd.DataFrame({name: given[name][:, 0] for name in columns}).astype(dict(frame.dtypes), errors="ignore")
-
-    return _Table(tuple(specs), tensors, rebuild, by_column=True)
-
-
-def _selects_columns(source: Any) -> bool:
-    """Whether the estimator picks columns by name somewhere."""
-    steps = [step for _, step in source.steps] if isinstance(source, Pipeline) else [source]
-    return any(type(step).__name__ == "ColumnTransformer" for step in steps)
-
-
-def _draft(source: Any, table: _Table, *, double: bool) -> Draft:
-    known = _answers(source, table)
-    model = _export(source, table, double=double)
-    if double:
-        cast_before_trees(model)
-    outputs = _name_outputs(model, source, table, known)
-    graph_inputs = [value.name for value in model.graph.input]
-    rename(model, dict(zip(graph_inputs, [spec.name for spec in table.specs], strict=True)))
-    declare(model, table.specs, outputs)
-    names = [spec.name for spec in outputs]
-
-    def reference(tensors: Tensors) -> Mapping[str, Array]:
-        given = table.rebuild(tensors)
-        with quiet():
-            return {name: _as_tensor(getattr(source, known[name])(given)) for name in names}
-
-    is_label = _is_classifier(source) or hasattr(source, "fit_predict")
-    return Draft(
-        model=model,
-        signature=Signature(table.specs, outputs),
-        example=table.tensors,
-        reference=reference,
-        origin=_origin(source),
-        steps=(Step("convert", {"from": "sklearn", "precision": "float64" if double else "float32"}),),
-        decisions=frozenset({"label"}) & set(names) if is_label else frozenset(),
-        tolerance=_TOLERANCE,
-        stages=pipeline_stages(source, table.rebuild),
-    )
-
-
-def _answers(source: Any, table: _Table) -> dict[str, str]:
-    """The outputs that the estimator can give, by the name we give them: the method that gives each."""
-    first = "label" if _is_classifier(source) or _is_grouping(source) else "value"
-    names = {"predict": first, "predict_proba": "probabilities", "decision_function": "decision_function"}
-    names["transform"] = "distances" if _is_grouping(source) else "transformed"
-    found = {names[method]: method for method in _METHODS if hasattr(source, method)}
+def _methods(source: Any) -> dict[str, Callable[[Any], Any]]:
+    """What gives each answer, by the names we give them."""
+    is_grouping = sklearn.base.is_clusterer(source) or sklearn.base.is_outlier_detector(source)
+    names = {
+        "predict": "label" if sklearn.base.is_classifier(source) or is_grouping else "value",
+        "predict_proba": "probabilities",
+        "decision_function": "decision_function",
+        "transform": "distances" if is_grouping else "transformed",
+    }
+    found = {names[method]: getattr(source, method) for method in _METHODS if hasattr(source, method)}
     if not found:
         raise UnsupportedSourceError(
             f"{type(source).__name__} has neither predict nor transform for new rows, so there is nothing to serve. "
@@ -203,24 +127,77 @@ def _answers(source: Any, table: _Table) -> dict[str, str]:
     return found
 
 
-def _is_classifier(source: Any) -> bool:
-    return bool(sklearn.base.is_classifier(source))
+class _Route(NamedTuple):
+    """How numbers enter the graph: floating ones in float64 or float32, whole ones as they are or as floating ones."""
+
+    double: bool
+    whole: bool
 
 
-def _is_grouping(source: Any) -> bool:
-    """Clusterers and outlier detectors: their predict answers labels, too."""
-    return bool(sklearn.base.is_clusterer(source) or sklearn.base.is_outlier_detector(source))
+def _routes(portable: Any, table: Table) -> list[_Route]:
+    """The routes to try, the likeliest first."""
+    has_whole = table.by_column and any(spec.dtype.startswith(("int", "uint")) for spec in table.specs)
+    # Where a rounding changes an answer altogether, the rows that are tried may well not show it.
+    precisions = (True,) if _jumps_between_float32(portable, table) else (False, True)
+    return [_Route(double, whole) for double in precisions for whole in ((False, True) if has_whole else (False,))]
 
 
-def _export(source: Any, table: _Table, *, double: bool) -> Any:
+def _jumps_between_float32(portable: Any, table: Table) -> bool:
+    """Whether a number's rounding to float32 can change an answer altogether: by a threshold that lies between."""
+    rounds_itself = getattr(portable, "rounds_inputs", False) or isinstance(portable, AdaBoostRegressor)
+    if not table.is_wide or rounds_itself:
+        return False
+    return any(getattr(part, "jumps", False) or isinstance(part, _JUMPING) for part in parts_of(portable))
+
+
+def _draft(source: _Source, route: _Route) -> Draft:
+    table = source.table
+    wanted = ask_example(source.methods, table)
+    model = _export(source, route)
+    if route.double:
+        cast_before_trees(model)
+    outputs = name_outputs(model, table, wanted)
+    graph_inputs = [value.name for value in model.graph.input]
+    rename(model, dict(zip(graph_inputs, [spec.name for spec in table.specs], strict=True)))
+    declare(model, table.specs, outputs)
+    names = [spec.name for spec in outputs]
+
+    def reference(tensors: Tensors) -> Mapping[str, Array]:
+        answers = ask(source.methods, table, tensors)
+        return {name: answers[name] for name in names}
+
+    return Draft(
+        model=model,
+        signature=Signature(table.specs, outputs),
+        example=table.tensors,
+        reference=reference,
+        origin=_origin(source.estimator),
+        steps=_steps(source, route),
+        decisions=frozenset(names_in(names, "label")),
+        tolerance=_TOLERANCE,
+        stages=pipeline_stages(source.estimator, table.rebuild),
+    )
+
+
+def _steps(source: _Source, route: _Route) -> tuple[Step, ...]:
+    settings = {"from": "sklearn", "precision": "float64" if route.double else "float32"}
+    convert = Step("convert", settings | ({} if not route.whole else {"whole_numbers": "as they are"}))
+    return (Step("rewrite", {"classes": ", ".join(source.replaced)}), convert) if source.replaced else (convert,)
+
+
+def _export(source: _Source, route: _Route) -> Any:
+    table = source.table
     names = [spec.name if table.by_column else f"in_{index}" for index, spec in enumerate(table.specs)]
-    types = [_graph_type(spec, double) for spec in table.specs]
+    types = [_graph_type(spec, route) for spec in table.specs]
+    for part in parts_of(source.portable):
+        if isinstance(part, StandIn):
+            part.double = route.double
     try:
         with quiet():
             return convert_sklearn(
-                source,
+                source.portable,
                 initial_types=list(zip(names, types, strict=True)),
-                options=_options(source),
+                options=_options(source.portable),
                 target_opset=_OPSETS,
             )
     except Exception as error:
@@ -228,112 +205,35 @@ def _export(source: Any, table: _Table, *, double: bool) -> Any:
         raise ConversionError(f"skl2onnx {version('skl2onnx')} cannot convert it: {str(error)[:500]}") from error
 
 
-def _graph_type(spec: TensorSpec, double: bool) -> Any:
+def _graph_type(spec: Any, route: _Route) -> Any:
     shape = [None, *spec.shape[1:]]
     if spec.dtype == "string":
         return StringTensorType(shape)
     if spec.dtype == "bool":
         return BooleanTensorType(shape)
-    if spec.dtype.startswith(("int", "uint")) and spec.shape[1:] == (1,):
+    if route.whole and spec.dtype.startswith(("int", "uint")) and spec.shape[1:] == (1,):
         return Int64TensorType(shape)
-    return DoubleTensorType(shape) if double else FloatTensorType(shape)
+    return DoubleTensorType(shape) if route.double else FloatTensorType(shape)
 
 
-def _options(source: Any) -> dict[int, dict[str, Any]]:
-    """Plain tensors instead of maps, for every estimator that has the choice."""
-    last = source.steps[-1][1] if isinstance(source, Pipeline) else source
-    alias = sklearn_operator_name_map.get(type(last))
-    known = _converter_pool.get(alias)
-    allowed = known.get_allowed_options() if known is not None else None
-    return {id(last): {"zipmap": False}} if allowed and "zipmap" in allowed else {}
-
-
-def _name_outputs(model: Any, source: Any, table: _Table, known: dict[str, str]) -> tuple[TensorSpec, ...]:
-    """Give the graph's outputs our names, and the source's dtypes and shapes.
-
-    Each output is recognised by the values it has on the example, not by what the exporter calls it.
-    """
-    try:
-        session = load(model.SerializeToString())
-    except BundleError as error:
-        raise ConversionError(f"The converted graph is not valid: {error}") from error
-    feeds = {value.name: value for value in session.get_inputs()}
-    given = {
-        name: _fed(table.tensors[spec.name], feeds[name].type) for name, spec in zip(feeds, table.specs, strict=True)
-    }
-    graph_names = [value.name for value in session.get_outputs()]
-    try:
-        got = dict(zip(graph_names, session.run(graph_names, given), strict=True))
-    except Exception as error:
-        raise ConversionError(f"onnxruntime cannot run the converted graph: {error}") from error
-    rows = table.rebuild(table.tensors)
-    try:
-        with quiet():
-            wanted = {name: _as_tensor(getattr(source, method)(rows)) for name, method in known.items()}
-    except (ValueError, TypeError, KeyError, sklearn.exceptions.NotFittedError) as error:
-        raise ConversionError(f"The estimator refuses the example: {error}") from error
-    matches = _match(got, wanted)
-    first = next(iter(wanted))
-    if first not in matches.values():
-        raise ConversionError(f"No output of the converted graph is close to the source's {known[first]!r}.")
-    keep = {old: new for old, new in matches.items() if new is not None}
-    for value in [value for value in model.graph.output if value.name not in keep]:
-        model.graph.output.remove(value)
-    rename(model, keep)
-    order = [name for name in wanted if name in keep.values()]
-    values = {value.name: value for value in model.graph.output}
-    del model.graph.output[:]
-    model.graph.output.extend(values[name] for name in order)
-    return tuple(_output_spec(name, wanted[name]) for name in order)
-
-
-def _match(got: Mapping[str, Any], wanted: Mapping[str, Array]) -> dict[str, str]:
-    """Which graph output is which of the source's answers; the nearest in value, each taken once."""
-    pairs = []
-    for old, answer in got.items():
-        array = _as_tensor(answer)
-        for rank, (new, want) in enumerate(wanted.items()):
-            if array.size == want.size and (array.dtype.kind in "OU") == (want.dtype.kind in "OU"):
-                pairs.append((_distance(array, want), rank, old, new))
-    matches: dict[str, str] = {}
-    for distance, _, old, new in sorted(pairs):
-        if old not in matches and new not in matches.values() and distance < 0.5:
-            matches[old] = new
-    return matches
-
-
-def _distance(array: Array, want: Array) -> float:
-    """Share of unequal elements for text; else the median error, as a share of the answers' size."""
-    flat, exact = array.reshape(-1), want.reshape(-1)
-    if want.dtype.kind in "OU":
-        return float((flat != exact).mean())
-    exact = exact.astype(np.float64)
-    scale = float(np.abs(exact).max(initial=0.0)) or 1.0
-    return float(np.median(np.abs(flat.astype(np.float64) - exact)) / scale)
-
-
-def _output_spec(name: str, want: Array) -> TensorSpec:
-    dtype = "string" if want.dtype.kind in "OU" else want.dtype.name
-    return TensorSpec(name, dtype, ("batch", *want.shape[1:]))
-
-
-def _fed(array: Array, kind: str) -> Array:
-    if array.dtype.kind == "O":
-        return array
-    dtype = {"tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}.get(kind, np.float32)
-    return array.astype(dtype)
-
-
-def _as_tensor(answer: Any) -> Array:
-    if isinstance(answer, list):  # multi-output classifiers give a list of arrays
-        raise UnsupportedSourceError("An estimator whose probabilities are a list of arrays cannot be served yet.")
-    dense = answer.toarray() if hasattr(answer, "toarray") else answer
-    array = np.asarray(dense)
-    return array.astype(object) if array.dtype.kind == "U" else array
+def _options(portable: Any) -> dict[int, dict[str, Any]]:
+    """Plain tensors instead of maps for every estimator that has the choice, and a locale that every machine has."""
+    options = {}
+    for part in parts_of(portable):
+        known = _converter_pool.get(sklearn_operator_name_map.get(type(part)))
+        allowed = (known.get_allowed_options() if known is not None else None) or {}
+        # A Pipeline hands its options to its last step, which has its own here.
+        maps = "zipmap" in allowed and not isinstance(part, Pipeline)
+        settings: dict[str, Any] = {"zipmap": False} if maps else {}
+        if isinstance(part, CountVectorizer):
+            settings["locale"] = "C"
+        if settings:
+            options[id(part)] = settings
+    return options
 
 
 def _origin(source: Any) -> Origin:
-    last = source.steps[-1][1] if isinstance(source, Pipeline) else source
+    last = source.steps[-1][1] if hasattr(source, "steps") else source
     kind = type(last)
     versions = {"scikit-learn": sklearn.__version__, "skl2onnx": version("skl2onnx")}
     return Origin("sklearn", f"{kind.__module__}.{kind.__qualname__}", versions)

@@ -1,4 +1,4 @@
-"""Tree ensembles within a float64 graph: they compute in float32, so their inputs are cast just before them."""
+"""Tree ensembles of skl2onnx within a float64 graph: they compute in float32, so their inputs are cast before them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import TensorProto, helper
+
+from modelserve.convert.forest import EXACT
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -21,7 +23,7 @@ def cast_before_trees(model: ModelProto) -> None:
     nodes = []
     given = set()
     for index, node in enumerate(model.graph.node):
-        if node.op_type.startswith("TreeEnsemble"):
+        if node.op_type.startswith("TreeEnsemble") and node.doc_string != EXACT:
             narrow = f"{node.input[0]}_float32_{index}"
             nodes.append(helper.make_node("Cast", [node.input[0]], [narrow], to=TensorProto.FLOAT))
             node.input[0] = narrow
