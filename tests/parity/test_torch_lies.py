@@ -146,7 +146,9 @@ class TestNoSilentLies:
                 return {"embedding": self.table(ids).cumsum(1), "ids": ids + 1}
 
         module, x = Named().eval(), ids(3, 5) % 10
-        got = answers(bundle_of(module, x), x)
+        bundle = bundle_of(module, x)
+        assert (step(bundle)["route"], "tried" in step(bundle)) == ("export", False)
+        got = answers(bundle, x)
         assert list(got) == ["embedding", "ids_output"]
         for array, want in zip(got.values(), expected(module, x), strict=True):
             np.testing.assert_allclose(array, want, **CLOSE)

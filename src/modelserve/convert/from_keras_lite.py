@@ -143,6 +143,10 @@ def _shift_weights(model: onnx.ModelProto) -> None:
         for name, signed in zip(names, (to_array(weight), offset), strict=True):
             model.graph.initializer.append(from_array((signed.astype(np.int16) + 128).astype(np.uint8), name))
         node.input[:] = [names[0], node.input[1], names[1]]
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
 
 
 def _silent(interpreter: Any) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import onnx
@@ -23,7 +23,7 @@ import torch
 from modelserve.convert.axes import Freedom, Probe
 from modelserve.convert.from_torch_call import Call, Flat, evaluating
 from modelserve.convert.from_torch_plain import oddity
-from modelserve.convert.ladder import NARROWER, HopelessError, Rung, Scope, UnfitError
+from modelserve.convert.ladder import NARROWER, Export, HopelessError, Rung, Scope, UnfitError
 from modelserve.errors import ConversionError
 
 _OPSET = 18
@@ -36,7 +36,7 @@ def module_rungs(module: torch.nn.Module, call: Call) -> list[Rung]:
     """The routes for a module that is Python code."""
     exported = _exported(module, call)
     attention = _attention(module)
-    eager = [Rung("export, eager attention", _with_eager(attention, exported))] if attention else []
+    eager = [Rung("export, eager attention", _with_eager(attention, exported))] if attention is not None else []
     scripted = _scripted(module, call)
     return [
         Rung("plain layers", _plain(module, call), (Scope.ALL,)),
@@ -59,7 +59,7 @@ def program_rungs(program: torch.export.ExportedProgram) -> list[Rung]:
     return [Rung("program", lambda *_: _to_onnx(program))]
 
 
-def _plain(module: torch.nn.Module, call: Call) -> Callable[[Probe, Freedom], onnx.ModelProto]:
+def _plain(module: torch.nn.Module, call: Call) -> Export:
     """By a trace, of modules that a trace cannot get wrong; both exporters write the same operators for them."""
 
     def export(given: Probe, freedom: Freedom) -> onnx.ModelProto:
@@ -72,7 +72,7 @@ def _plain(module: torch.nn.Module, call: Call) -> Callable[[Probe, Freedom], on
     return export
 
 
-def _exported(module: torch.nn.Module, call: Call) -> Callable[[Probe, Freedom], onnx.ModelProto]:
+def _exported(module: torch.nn.Module, call: Call) -> Export:
     """By torch.export."""
 
     def export(given: Probe, freedom: Freedom) -> onnx.ModelProto:
@@ -113,7 +113,7 @@ def _to_onnx(program: torch.export.ExportedProgram) -> onnx.ModelProto:
     return converted.model_proto
 
 
-def _scripted(module: torch.nn.Module, call: Call) -> Callable[[Probe, Freedom], onnx.ModelProto]:
+def _scripted(module: torch.nn.Module, call: Call) -> Export:
     def export(given: Probe, freedom: Freedom) -> onnx.ModelProto:
         with evaluating(module):
             try:
@@ -128,7 +128,7 @@ def _scripted(module: torch.nn.Module, call: Call) -> Callable[[Probe, Freedom],
     return export
 
 
-def _traced(module: torch.nn.Module, call: Call) -> Callable[[Probe, Freedom], onnx.ModelProto]:
+def _traced(module: torch.nn.Module, call: Call) -> Export:
     """By a trace, in which scripted modules stay whole; not where Python decided something on the way."""
 
     def export(given: Probe, freedom: Freedom) -> onnx.ModelProto:
@@ -145,7 +145,7 @@ def _traced(module: torch.nn.Module, call: Call) -> Callable[[Probe, Freedom], o
     return export
 
 
-def _converted(module: torch.nn.Module, call: Call) -> Callable[[Probe, Freedom], onnx.ModelProto]:
+def _converted(module: torch.nn.Module, call: Call) -> Export:
     """By torch's own way from TorchScript to an exported program, for operators that the older exporter lacks."""
 
     def export(given: Probe, freedom: Freedom) -> onnx.ModelProto:
@@ -201,9 +201,7 @@ def _attention(module: torch.nn.Module) -> Any:
     return None
 
 
-def _with_eager(
-    part: Any, export: Callable[[Probe, Freedom], onnx.ModelProto]
-) -> Callable[[Probe, Freedom], onnx.ModelProto]:
+def _with_eager(part: Any, export: Export) -> Export:
     def exported(given: Probe, freedom: Freedom) -> onnx.ModelProto:
         with _eager(part):
             return export(given, freedom)
