@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -57,7 +58,7 @@ class Candidate:
         content |= {f"batch_{rows}": speed.to_json() for rows, speed in sorted(self.speeds.items())}
         if self.memory_bytes:
             content["memory_bytes"] = self.memory_bytes
-        if self.drop is not None:
+        if self.drop is not None and all(map(math.isfinite, self.drop)):
             content["drop"] = {key: round(value, 7) for key, value in self.drop._asdict().items()} | {"rows": self.rows}
         return content
 
