@@ -104,12 +104,12 @@ class Model:
             )
         return servable
 
-    def servable(self, optimize: Any = None) -> Servable:
+    def servable(self, optimize: Any = None, *, on_progress: Callable[[str], None] | None = None) -> Servable:
         """What a backend is given: a bundle, or a live callable where the source has no portable form."""
         with self._lock:
             if self._converted is None:
                 self._converted = self._convert()
-        return _optimized(self._converted, optimize)
+        return _optimized(self._converted, optimize, on_progress)
 
     @overload
     def serve(
@@ -183,7 +183,7 @@ class Model:
         replicas = as_scale(scale) if scale is not None else opened.scale
         if replicas is not None:
             require_scale(opened.backend, replicas)
-        servable = self.servable(optimize if optimize is not None else opened.target.optimize)
+        servable = self.servable(optimize if optimize is not None else opened.target.optimize, on_progress=on_progress)
         require_servable(opened.backend, servable)
         spec = DeploymentSpec(chosen or default_name(servable), replicas, timeout_s, wait)
         if dry_run:
@@ -213,7 +213,7 @@ def default_name(servable: Servable) -> str:
     return f"{plain[: 39 - _DIGEST_LETTERS].rstrip('-') or 'model'}-{servable.digest[:_DIGEST_LETTERS]}"
 
 
-def _optimized(servable: Servable, plan: Any) -> Servable:
+def _optimized(servable: Servable, plan: Any, on_progress: Callable[[str], None] | None) -> Servable:
     if plan is None:
         return servable
     if isinstance(servable, LiveCallable):
@@ -222,7 +222,8 @@ def _optimized(servable: Servable, plan: Any) -> Servable:
         )
     from modelserve.optimize import optimize
 
-    return optimize(servable, plan)
+    tell = on_progress or (lambda _line: None)
+    return optimize(servable, plan, on_progress=lambda progress: tell(f"optimising {progress}"))
 
 
 def _checked_name(name: str | None) -> str | None:
