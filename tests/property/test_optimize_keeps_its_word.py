@@ -16,7 +16,11 @@ PASSES = st.one_of(
     st.builds(Prune, amount=st.floats(0.05, 0.95)),
     st.builds(Prune, amount=st.floats(0.05, 0.95), structured=st.just(False)),
     st.builds(Prune, structured=st.just(False), pattern=st.sampled_from(["2:4", "1:4", "4:8"])),
-    st.builds(Quantize, st.sampled_from(["int8", "uint8", "int8-static", "int8-weights", "int4-weights", "float16"])),
+    st.builds(
+        Quantize,
+        st.sampled_from(["int8", "uint8", "int8-static", "int8-weights", "int4-weights", "int8-stored", "float16"]),
+    ),
+    st.builds(Quantize, st.sampled_from(["int8", "uint8", "int8-static"]), keep_wide=st.just(1)),
 )
 
 

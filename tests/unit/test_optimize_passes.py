@@ -7,7 +7,7 @@ from onnx import helper, numpy_helper
 
 from modelserve.bundle import Bundle, Origin, Step, write
 from modelserve.errors import OptimizationError
-from modelserve.optimize import Fuse, Quantize, int8, mixed, optimize
+from modelserve.optimize import Fuse, Prune, Quantize, int8, mixed, optimize
 from modelserve.optimize.draft import Draft, Memory, Pass
 from modelserve.optimize.least_squares import allocate, eliminate
 from modelserve.optimize.mixed import int8_mixed, sensitivity
@@ -143,6 +143,14 @@ def test_equal_weights_are_stored_once_and_answer_the_same():
     assert np.array_equal(wanted, got)
     assert shared.size_bytes < 0.6 * bundle.size_bytes
     assert "share" in [step.name for step in shared.manifest.lineage]
+
+
+def test_zeros_make_the_compressed_file_smaller_and_the_report_says_so():
+    bundle = bundle_of(chain_of(matrix(64, 256), matrix(256, 3)), 64, 3)
+    for plan, least in ((Prune(0.8, structured=False), 2.0), (Prune(structured=False, pattern="2:4"), 1.3)):
+        found = optimize(bundle, plan).manifest.reports[-1]["candidates"][0]
+        assert found["compressed_ratio"] > least
+        assert found["size_ratio"] == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize(("has_dot_products", "bits"), [(True, 8), (False, 7)])

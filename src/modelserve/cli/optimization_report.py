@@ -55,13 +55,18 @@ def _row(item: Mapping[str, Any]) -> list[str | Text]:
     drop = item.get("drop")
     return [
         item["name"],
-        f"{item['size_ratio']:.2f}x" if "size_ratio" in item else "",
+        _smaller(item),
         _speed(item.get("batch_1")),
         _speed(item.get("batch_32")),
         f"{drop['drop']:.4g} ({drop['low']:.4g} to {drop['high']:.4g}; {drop['rows']} rows)" if drop else "",
         Text(item["verdict"], _COLOURS.get(item["verdict"], QUIET)),
         item["reason"],
     ]
+
+
+def _smaller(item: Mapping[str, Any]) -> str:
+    packed = f" ({item['compressed_ratio']:.2f}x compressed)" if "compressed_ratio" in item else ""
+    return f"{item['size_ratio']:.2f}x{packed}" if "size_ratio" in item else ""
 
 
 def _speed(speed: Mapping[str, float] | None) -> str:

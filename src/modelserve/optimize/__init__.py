@@ -28,6 +28,7 @@ from modelserve.optimize.progress import Progress
 from modelserve.optimize.recipes import Recipe, recipe_of
 from modelserve.optimize.report import Candidate, Verdict
 from modelserve.optimize.search import Search, answers, are_finite
+from modelserve.optimize.sparse import compressed_bytes
 from modelserve.optimize.timing import batch_of, race
 from modelserve.session import session_settings
 from modelserve.tensors import Array
@@ -87,7 +88,7 @@ def _search(bundle: Bundle, plan: Auto, on_progress: Callable[[Progress], None])
     search = Search(
         original, plan, metric, dealt, bundle.signature.primary, on_progress=on_progress, threads=_THREADS_OF_ANSWERS
     )
-    value = _value(bundle, original, rows, metric)
+    value = _value(bundle, search)
     chosen = search.run()
     asked = {
         "goal": Goal(plan.goal).value,
@@ -106,16 +107,19 @@ def _search(bundle: Bundle, plan: Auto, on_progress: Callable[[Progress], None])
     return _write(bundle, chosen.draft, _done(chosen.recipe), told)
 
 
-def _value(bundle: Bundle, original: Draft, rows: Rows, metric: Metric) -> float:
+def _value(bundle: Bundle, search: Search) -> float:
     """What the original reaches; also the check that the data makes sense to it."""
+    hands = (search.dealt.fit, search.dealt.choose, search.dealt.judge)
     try:
-        found = answers(original.load(threads=_THREADS_OF_ANSWERS), rows)
+        parts = [search.wanted(hand) for hand in hands]
     except OptimizationError as error:
         raise PlanError(f"The model cannot answer the rows of data: {error}") from error
-    primary = found[bundle.signature.primary]
-    if rows.labels is not None and metric.name in {"accuracy", "f1"}:
-        check_labels(rows, decisions(primary), _classes(original, bundle.signature.primary, primary))
-    truth = rows.labels if rows.labels is not None else primary
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    primary, metric = found[bundle.signature.primary], search.metric
+    labels = [hand.labels for hand in hands if hand.labels is not None]
+    truth = np.concatenate(labels) if labels else primary
+    if labels and metric.name in {"accuracy", "f1"}:
+        check_labels(truth, decisions(primary), _classes(search.original, bundle.signature.primary, primary))
     value = _called(metric, truth, found)
     if not np.isfinite(value):
         raise PlanError(
@@ -176,6 +180,9 @@ def _apply(bundle: Bundle, plans: tuple[Plan, ...], rows: Rows, on_progress: Cal
     is_changed = any(is_asked or step.name != "simplify" for step in done)
     if is_changed:
         _measure(bundle, original, candidate, rows, metric)
+    if any(step.settings.get("structured") is False for step in done):
+        # All that zeros are good for.
+        candidate.compressed_ratio = compressed_bytes(original) / compressed_bytes(draft)
     asked = {"plan": [str(plan) for plan in plans], "data_digest": rows.digest, "metric": metric.name}
     described = {"digest": bundle.digest, "size_bytes": original.model.ByteSize()}
     items = [*([candidate] if is_changed else []), *skipped]

@@ -43,6 +43,7 @@ class Candidate:
     drop: Interval | None = None
     rows: int = 0
     memory_bytes: int = 0
+    compressed_ratio: float = 0.0
 
     def to_json(self, original_size_bytes: int) -> dict[str, Any]:
         """Plain JSON; ratios are original / candidate, so that above 1 is better."""
@@ -56,6 +57,8 @@ class Candidate:
             content["size_bytes"] = self.size_bytes
             content["size_ratio"] = round(original_size_bytes / self.size_bytes, 3)
         content |= {f"batch_{rows}": speed.to_json() for rows, speed in sorted(self.speeds.items())}
+        if self.compressed_ratio:
+            content["compressed_ratio"] = round(self.compressed_ratio, 3)
         if self.memory_bytes:
             content["memory_bytes"] = self.memory_bytes
         if self.drop is not None and all(map(math.isfinite, self.drop)):

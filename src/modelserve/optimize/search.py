@@ -91,7 +91,7 @@ class Search:
             candidate.draft = self._make(recipe)
             candidate.size_bytes = candidate.draft.model.ByteSize()
             self._measure(candidate, candidate.draft.load(threads=self.threads), self.dealt.choose)
-            self._race([candidate], _FIRST_RACE_S)
+            self._race([candidate], _FIRST_RACE_S, fewest_rounds=3)
         except (OptimizationError, BundleError) as error:
             candidate.verdict, candidate.reason, candidate.draft = Verdict.SKIPPED, str(error), None
             return candidate
@@ -126,7 +126,7 @@ class Search:
 
     def _measure(self, candidate: Candidate, session: Any, rows: Rows) -> None:
         got = answers(session, rows)
-        wanted = self._wanted(rows)
+        wanted = self.wanted(rows)
         if not are_finite(wanted, got):
             candidate.verdict, candidate.reason = (
                 Verdict.TOO_LARGE_A_DROP,
@@ -143,7 +143,8 @@ class Search:
         if candidate.recipe.is_exact and not _same(wanted, got):
             candidate.verdict, candidate.reason = Verdict.TOO_LARGE_A_DROP, "Its answers differ by more than rounding."
 
-    def _wanted(self, rows: Rows) -> Answers:
+    def wanted(self, rows: Rows) -> Answers:
+        """What the original answers to one of the hands."""
         if id(rows) not in self._original_answers:
             self._original_answers[id(rows)] = answers(self.original.load(threads=self.threads), rows)
         return self._original_answers[id(rows)]
@@ -220,7 +221,7 @@ class Search:
         return f" If the drop stays as it is, about {rows_for(needed)} rows in all would show it."
 
     def _best(self, accepted: list[Candidate]) -> Candidate | None:
-        self._race(accepted, _LAST_RACE_S)
+        self._race(accepted, _LAST_RACE_S, fewest_rounds=7)
         for candidate in accepted:
             if not self._is_better(candidate):
                 candidate.verdict, candidate.reason = Verdict.NOT_BETTER, "Not measured better when raced again."
@@ -231,14 +232,15 @@ class Search:
         best.verdict, best.reason = Verdict.CHOSEN, f"The best on {Goal(self.plan.goal).value} of those accepted."
         return best
 
-    def _race(self, entrants: Sequence[Candidate], budget_s: float) -> None:
+    def _race(self, entrants: Sequence[Candidate], budget_s: float, *, fewest_rounds: int) -> None:
         drafts = {str(index): item.draft for index, item in enumerate(entrants) if item.draft is not None}
         if not drafts:
             return
         sessions = {name: draft.load() for name, draft in drafts.items()}
         original = self.original.load()
         for size in _BATCH_SIZES:
-            speeds = race(original, sessions, batch_of(self.dealt.fit.tensors, size), budget_s=budget_s * len(drafts))
+            batch = batch_of(self.dealt.fit.tensors, size)
+            speeds = race(original, sessions, batch, budget_s=budget_s * len(drafts), fewest_rounds=fewest_rounds)
             for name, speed in speeds.items():
                 entrants[int(name)].speeds[size] = speed
         if Goal(self.plan.goal) is Goal.MEMORY:
