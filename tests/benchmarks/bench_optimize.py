@@ -142,7 +142,7 @@ def minilm() -> tuple[Bundle, dict[str, np.ndarray]]:
             return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1).clamp(min=1e-9), dim=1)
 
     settings = {"padding": "max_length", "truncation": True, "max_length": _MINILM_TOKENS, "return_tensors": "np"}
-    tokens = tokenizer(sentences(1500), **settings)
+    tokens = tokenizer(sentences(1000), **settings)
     rows = {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
     shown = tuple(torch.from_numpy(array[:2]) for array in rows.values())
     program = torch.onnx.export(
@@ -274,7 +274,7 @@ def of_minilm(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     one = {name: array[:1] for name, array in rows.items()}
     for goal in arguments.goals.split(","):
         for bound in map(float, arguments.cosines.split(",")):
-            plan = Auto(max_drop=bound, metric="cosine", data=rows, goal=goal, budget_s=100)
+            plan = Auto(max_drop=bound, metric="cosine", data=rows, goal=goal, budget_s=150)
             yield {"searches": search("minilm", bundle, plan, one, table=arguments.table)}
 
 

@@ -65,8 +65,8 @@ def _page(stem: Path, content: Mapping[str, Any]) -> Iterator[str]:
         f"Measured on {machine['processor']} ({', '.join(machine['instructions']) or 'no instruction set known'}), "
         f"{machine['cores']} cores, onnxruntime {machine['onnxruntime']}, one thread."
     )
-    yield "Ratios are float32 / candidate, from interleaved runs in one process; the models and rows are described in "
-    yield "`tests/benchmarks/bench_optimize.py`."
+    yield "Ratios are float32 / candidate, from interleaved runs in one process."
+    yield "`tests/benchmarks/bench_optimize.py` says what the models and their rows are."
     yield from ("", f"![Chosen models]({stem.with_suffix('.png').name})", "", "## Chosen", "")
     yield "| model | goal | bound | chosen | as fast | smaller | drop (at most), rows |"
     yield "|---|---|---|---|---|---|---|"
@@ -94,7 +94,7 @@ def _chosen_row(_name: str, found: Mapping[str, Any]) -> str:
     start = f"| {found['model']} | {report['goal']} | {report['metric']} {report['max_drop']:g} |"
     item = _chosen(report)
     if item is None:
-        return f"{start} the original: {report['reason']} | | | |"
+        return f"{start} {report['reason']} | | | |"
     drop = item["drop"]
     speed = f"{found['speed']:.2f} (batch {found['batch']})"
     return (

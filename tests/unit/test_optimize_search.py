@@ -13,6 +13,8 @@ from modelserve.optimize import Auto, Compact, Progress, Prune, Quantize, optimi
 from modelserve.optimize import search as searching
 from modelserve.optimize.draft import Draft, Pass
 from modelserve.optimize.recipes import Recipe
+from modelserve.optimize.report import Candidate, Verdict
+from modelserve.optimize.timing import Speed
 from modelserve.session import Session
 from modelserve.tensors import Signature, TensorSpec
 from modelserve.testing import models
@@ -187,6 +189,15 @@ def test_a_sample_too_small_to_be_sure_is_told_how_many_rows_would_do(monkeypatc
     assert found["verdict"] == "not sure enough"
     assert 0.02 < found["drop"]["drop"] < 0.05 < found["drop"]["high"]
     assert int(found["reason"].rpartition("about ")[2].split()[0]) > 400
+
+
+def test_of_those_that_are_as_fast_the_smallest_is_chosen():
+    search = searching.Search(Draft(onnx.ModelProto()), Auto(max_drop=0.1), None, None, "y")
+    made = [
+        Candidate(Recipe(name, ()), Verdict.ACCEPTED, size_bytes=size, speeds={1: Speed(ratio, ratio, ratio, 1e-3)})
+        for name, ratio, size in (("fastest", 2.0, 100), ("as fast", 1.96, 40), ("slower", 1.9, 10))
+    ]
+    assert search._smallest_of_the_fastest(made[0], made) is made[1]
 
 
 def _nudge(draft: Draft, _calibration: object) -> Draft:

@@ -21,7 +21,7 @@ from modelserve.optimize.machine import has_integer_dot_products
 from modelserve.optimize.plan import Ranges
 from modelserve.optimize.smooth import smoothed
 from modelserve.optimize.stored import WIDEN_AT_LOAD, store_layers
-from modelserve.optimize.surgery import Graph, name_nodes, replace_nodes, split_gemms, tidy
+from modelserve.optimize.surgery import Graph, name_nodes, output_axis, replace_nodes, tidy
 from modelserve.optimize.weight_only import narrow_layers, narrow_tables
 from modelserve.tensors import Array
 
@@ -43,15 +43,19 @@ def int8_mixed(
     memory = Memory[list[str]]() if scans is None else scans
     # 8-bit weights with wider arithmetic are slower than float32 where integers are not multiplied fast.
     is_stored = not has_integer_dot_products()
+    bits = weight_bits(signed=signed)
 
     def change(draft: Draft, calibration: Calibration) -> Draft:
-        split = _split(draft)
-        layers = dense_layers(split.model)
+        named = _named(draft)
+        layers = dense_layers(named.model)
         _check(layers, calibration, keep_wide)
-        bits = weight_bits(signed=signed)
-        order = memory.of(draft, lambda: sensitivity(split, layers, calibration, bits=bits))
+
+        def smooth(some: Sequence[str]) -> Draft:
+            return Draft(smoothed(named, calibration, some), draft.session) if smoothes else named
+
+        order = memory.of(draft, lambda: sensitivity(smooth(layers), layers, calibration, bits=bits))
         wide, narrow = order[:keep_wide], order[keep_wide:]
-        model = quantized(smoothed(split, calibration, narrow) if smoothes else split.model, narrow, signed=signed)
+        model = quantized(smooth(narrow).model, narrow, signed=signed)
         if is_stored:
             store_layers(model, wide)
         else:
@@ -60,7 +64,7 @@ def int8_mixed(
         tidy(model)
         return Draft(model, {**draft.session, **(WIDEN_AT_LOAD if is_stored else {})})
 
-    settings = {"keep_wide": keep_wide, "signed": signed, "smooth": smoothes, "weight_bits": weight_bits(signed=signed)}
+    settings = {"keep_wide": keep_wide, "signed": signed, "smooth": smoothes, "weight_bits": bits}
     return Pass("int8-mixed", change, {**settings, "session": WIDEN_AT_LOAD} if is_stored else settings)
 
 
@@ -69,7 +73,7 @@ def int8_mixed_static(keep_wide: int, ranges: Ranges = Ranges.MINMAX) -> Pass:
 
     def change(draft: Draft, calibration: Calibration) -> Draft:
         refuse_quantized(draft.model)
-        draft = _split(draft)
+        draft = _named(draft)
         graph = Graph(draft.model)
         layers = [node.name for node in graph.nodes if graph.is_dense(node) or graph.is_convolution(node)]
         _check(layers, calibration, keep_wide)
@@ -102,9 +106,8 @@ def sensitivity(draft: Draft, layers: Sequence[str], calibration: Calibration, *
     return [layers[index] for index in np.argsort(-np.array(moved), kind="stable")]
 
 
-def _split(draft: Draft) -> Draft:
+def _named(draft: Draft) -> Draft:
     model = draft.copy_model()
-    split_gemms(model)
     name_nodes(model)
     return Draft(model, draft.session)
 
@@ -132,7 +135,7 @@ def _switchable(draft: Draft, layers: Sequence[str], bits: int) -> ModelProto:
 def _both(graph: Graph, node: NodeProto, index: int, bits: int) -> list[NodeProto]:
     made, value, weights = node.output[0], node.input[0], node.input[1]
     stem = f"modelserve_{index}"
-    graph.put(f"{stem}_weights", _rounded(graph.array(weights), bits, axis=0 if node.op_type == "Conv" else 1))
+    graph.put(f"{stem}_weights", _rounded(graph.array(weights), bits, axis=output_axis(node)))
     graph.put(f"{stem}_index", np.array(index))
     narrow = type(node).FromString(node.SerializeToString())
     narrow.input[0], narrow.input[1], narrow.output[0] = f"{stem}_value", f"{stem}_weights", f"{stem}_narrow"

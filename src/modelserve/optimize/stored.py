@@ -16,7 +16,7 @@ from onnx import helper
 
 from modelserve.optimize.draft import Calibration, Draft, InapplicableError, Pass
 from modelserve.optimize.int8 import refuse_quantized
-from modelserve.optimize.surgery import Graph, is_transposed, replace_nodes, tidy
+from modelserve.optimize.surgery import Graph, output_axis, replace_nodes, tidy
 from modelserve.optimize.weight_only import narrow_tables
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ def _widening(graph: Graph, node: NodeProto) -> NodeProto:
     """Give the layer's weights 8 bits; the node that widens them."""
     name = node.input[1]
     weights = graph.array(name)
-    # The axis of the outputs.
-    axis = 0 if node.op_type == "Conv" or is_transposed(node) else 1
+    axis = output_axis(node)
     others = tuple(index for index in range(weights.ndim) if index != axis)
     scales = np.maximum(np.abs(weights).max(axis=others), 1e-12) / 127
     shape = [-1 if index == axis else 1 for index in range(weights.ndim)]

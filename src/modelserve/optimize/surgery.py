@@ -97,17 +97,21 @@ def inner_names(node: NodeProto) -> Iterator[str]:
 def dense_weights(graph: Graph, node: NodeProto) -> Array:
     """A dense layer's matrix, inputs x outputs."""
     weights = graph.array(node.input[1])
-    return weights.T if is_transposed(node) else weights
+    return weights.T if _is_transposed(node) else weights
 
 
 def put_dense_weights(graph: Graph, node: NodeProto, weights: Array) -> None:
     """Replace a dense layer's matrix, inputs x outputs."""
     weights = weights.astype(np.float32)
-    graph.put(node.input[1], weights.T if is_transposed(node) else weights)
+    graph.put(node.input[1], weights.T if _is_transposed(node) else weights)
 
 
-def is_transposed(node: NodeProto) -> bool:
-    """Whether a dense layer's matrix lies outputs x inputs."""
+def output_axis(node: NodeProto) -> int:
+    """Along which axis of a dense layer's or convolution's weights its outputs lie."""
+    return 0 if node.op_type == "Conv" or _is_transposed(node) else 1
+
+
+def _is_transposed(node: NodeProto) -> bool:
     return node.op_type == "Gemm" and bool(attribute(node, "transB", 0))
 
 
