@@ -7,7 +7,7 @@ from onnx import helper, numpy_helper
 
 from modelserve.bundle import Bundle, Origin, Step, write
 from modelserve.errors import OptimizationError
-from modelserve.optimize import Fuse, Prune, Quantize, int8, mixed, optimize
+from modelserve.optimize import Auto, Fuse, Prune, Quantize, int8, mixed, optimize
 from modelserve.optimize.draft import Draft, Memory, Pass
 from modelserve.optimize.least_squares import allocate, eliminate
 from modelserve.optimize.mixed import int8_mixed, sensitivity
@@ -143,6 +143,20 @@ def test_equal_weights_are_stored_once_and_answer_the_same():
     assert np.array_equal(wanted, got)
     assert shared.size_bytes < 0.6 * bundle.size_bytes
     assert "share" in [step.name for step in shared.manifest.lineage]
+
+
+def test_a_model_with_equal_weights_is_still_pruned_and_its_lineage_says_only_what_was_done():
+    tied = matrix(64, 64)
+    bundle = bundle_of(chain_of(tied, tied, matrix(64, 3), activation="Relu"), 64, 3)
+    rows = np.random.default_rng(2).normal(size=(600, 64)).astype(np.float32)
+    made = optimize(bundle, Auto(max_drop=0.9, metric="deviation", data=rows, goal="size", budget_s=60))
+    report = made.manifest.reports[-1]
+    verdicts = {item["name"]: item["verdict"] for item in report["candidates"]}
+    assert verdicts["simplify, no SkipLayerNorm fusion"] == "skipped"
+    assert all(verdicts[name] != "skipped" for name in verdicts if "int8" in name or "prune" in name)
+    by_name = {item["name"]: [step["name"] for step in item["steps"]] for item in report["candidates"]}
+    assert by_name["simplify"] == ["simplify", "share"]
+    assert by_name["prune 50.0%"] == ["simplify", "prune"], "after pruning nothing is equal any more"
 
 
 def test_zeros_make_the_compressed_file_smaller_and_the_report_says_so():

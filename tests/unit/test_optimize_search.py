@@ -67,7 +67,7 @@ def told(bundle: Bundle) -> dict:
 
 def test_the_best_within_the_bound_is_chosen_and_its_report_says_everything():
     bundle = wide_mlp()
-    smaller = optimize(bundle, Auto(max_drop=0.05, data=rows(2000), goal="size", budget_s=20))
+    smaller = optimize(bundle, Auto(max_drop=0.05, data=rows(2000), goal="size", budget_s=8))
     report = told(smaller)
     chosen = next(item for item in report["candidates"] if item["verdict"] == "chosen")
     assert smaller.size_bytes < bundle.size_bytes / 3
@@ -243,7 +243,7 @@ def test_a_session_setting_travels_in_the_lineage_and_is_applied(monkeypatch: py
 
 
 def test_the_report_is_drawn_as_a_page_and_as_an_image(tmp_path):
-    report = told(optimize(wide_mlp(), Auto(max_drop=0.05, data=rows(1500), goal="size", budget_s=20)))
+    report = told(optimize(wide_mlp(), Auto(max_drop=0.05, data=rows(1500), goal="size", budget_s=5)))
     page = plot(report)
     assert page.count("<svg") == 2
     assert "bound 0.05" in page

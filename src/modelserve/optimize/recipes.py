@@ -48,6 +48,11 @@ class Recipe:
     def is_exact(self) -> bool:
         return all(step.is_exact for step in self.passes)
 
+    @property
+    def deciding(self) -> Pass:
+        """The pass that the recipe is about: the last one, sharing aside."""
+        return next(step for step in reversed(self.passes) if step.name != "share" or len(self.passes) == 1)
+
     def key(self, count: int) -> str:
         """Names what the first `count` passes make."""
         return json.dumps([(step.name, dict(step.settings)) for step in self.passes[:count]], sort_keys=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from modelserve.errors import BundleError, OptimizationError, PlanError
 from modelserve.optimize.confidence import ALPHA, Interval, rows_needed, rows_to_decide
 from modelserve.optimize.data import Dealt, Rows, judged_share, rows_for
-from modelserve.optimize.draft import Draft, InapplicableError
+from modelserve.optimize.draft import Draft, InapplicableError, Pass
 from modelserve.optimize.footprint import memory_bytes
 from modelserve.optimize.metrics import Answers, Metric
 from modelserve.optimize.plan import Auto, Goal
@@ -90,7 +90,8 @@ class Search:
         if candidate.reason:
             return candidate
         try:
-            candidate.draft = self._make(recipe)
+            self._make(candidate)
+            assert candidate.draft is not None
             candidate.size_bytes = candidate.draft.model.ByteSize()
             self._measure(candidate, candidate.draft.load(threads=self.threads), self.dealt.choose)
             self._race([candidate], _FIRST_RACE_S, fewest_rounds=3)
@@ -109,22 +110,24 @@ class Search:
                 return f"{other.recipe.name!r}, which is gentler, drops too much already."
         return ""
 
-    def _make(self, recipe: Recipe) -> Draft:
-        """Apply the passes, from the longest beginning that was made before."""
-        draft = self.original
-        batches = list(self.dealt.fit.batches())
+    def _make(self, candidate: Candidate) -> None:
+        """Apply the passes, from the longest beginning that was made before; what had nothing to do is left out."""
+        recipe, draft = candidate.recipe, self.original
+        done: list[Pass] = []
         for count, step in enumerate(recipe.passes, 1):
             key = recipe.key(count)
             if key not in self._made:
                 try:
-                    self._made[key] = step.apply(draft, batches)
+                    self._made[key] = step.apply(draft, list(self.dealt.fit.batches()))
                 except InapplicableError:
-                    # A preparation that has nothing to do is no reason against what follows.
-                    if not step.is_exact or count == len(recipe.passes):
+                    # A preparation or an afterthought that has nothing to do is no reason against the rest.
+                    if not step.is_exact or step is recipe.deciding:
                         raise
                     self._made[key] = draft
+            if self._made[key] is not draft:
+                done.append(step)
             draft = self._made[key]
-        return draft
+        candidate.recipe, candidate.draft = replace(recipe, passes=tuple(done)), draft
 
     def _measure(self, candidate: Candidate, session: Any, rows: Rows) -> None:
         got = answers(session, rows)
