@@ -60,7 +60,7 @@ bench-executor: $(BENCH_STAMP) ## The local executor beside the raw runtime and 
 	@cd tests/benchmarks && ../../$(BIN)/python bench_executor.py --chart ../../docs/architecture/executor.png
 
 bench-optimize: $(BENCH_STAMP) ## What the optimiser finds for digits, trees and a sentence-embedding model
-	@HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/bench_optimize.py --table
+	@HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/bench_optimize.py --table --record docs/reference/optimisation-results
 
 bench-server: $(BENCH_STAMP) ## The server beside FastAPI tuned by hand (needs wrk)
 	@cd tests/benchmarks && ../../$(BIN)/python bench_server.py

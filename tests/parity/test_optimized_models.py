@@ -34,9 +34,12 @@ def forest(digits, tmp_path) -> Bundle:
 @pytest.fixture
 def boosted(digits) -> Bundle:
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
 
     inputs, labels = digits
-    model = HistGradientBoostingClassifier(max_iter=30, random_state=0).fit(inputs[:1000], labels[:1000])
+    # Its threads wait for each other by spinning, which takes minutes on a machine that is busy with something else.
+    with threadpool_limits(1):
+        model = HistGradientBoostingClassifier(max_iter=30, random_state=0).fit(inputs[:1000], labels[:1000])
     return _classifier(_converted(model, inputs), inputs)
 
 

@@ -59,6 +59,8 @@ ROWS = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
         ((ROWS, np.zeros(200, np.int64)), "beauty", "no metric"),
         ((ROWS, np.zeros(200, np.int64)), lambda truth, answers: float("nan"), "is nan"),
         ((ROWS, np.zeros(200, np.int64)), "roc_auc", "is nan"),
+        ((ROWS, np.zeros(200, np.int64)), lambda truth, answers: 1 / 0, "ZeroDivisionError"),
+        ((ROWS, np.zeros(200, np.int64)), lambda truth, answers: None, "failed on 200 rows"),
         ((ROWS, np.zeros(200, np.int64), 1), None, "tuple of 3"),
     ],
 )

@@ -9,10 +9,12 @@ import pytest
 from onnx import helper, numpy_helper
 
 from modelserve.bundle import Bundle, Origin, Step, write
-from modelserve.optimize import Auto, Compact, Prune, Quantize, optimize, plot, plot_image
+from modelserve.optimize import Auto, Compact, Progress, Prune, Quantize, optimize, plot, plot_image
 from modelserve.optimize import search as searching
 from modelserve.optimize.draft import Draft, Pass
 from modelserve.optimize.recipes import Recipe
+from modelserve.optimize.report import Candidate, Verdict
+from modelserve.optimize.timing import Speed
 from modelserve.session import Session
 from modelserve.tensors import Signature, TensorSpec
 from modelserve.testing import models
@@ -65,7 +67,7 @@ def told(bundle: Bundle) -> dict:
 
 def test_the_best_within_the_bound_is_chosen_and_its_report_says_everything():
     bundle = wide_mlp()
-    smaller = optimize(bundle, Auto(max_drop=0.05, data=rows(2000), goal="size", budget_s=20))
+    smaller = optimize(bundle, Auto(max_drop=0.05, data=rows(2000), goal="size", budget_s=8))
     report = told(smaller)
     chosen = next(item for item in report["candidates"] if item["verdict"] == "chosen")
     assert smaller.size_bytes < bundle.size_bytes / 3
@@ -152,9 +154,73 @@ def test_a_pass_that_the_graph_has_no_place_for_is_skipped_with_the_reason(plan)
 
 
 def test_progress_is_told():
-    said: list[str] = []
+    said: list[Progress] = []
     optimize(wide_mlp(), Prune(0.5), rows(100), on_progress=said.append)
-    assert said == ["[1/2] simplify", "[2/2] prune"]
+    assert [str(progress) for progress in said] == ["[1/2] simplify", "[2/2] prune"]
+    assert [progress.share for progress in said] == [0, 0.5]
+
+
+def test_progress_follows_the_budget_where_that_ends_first():
+    said: list[Progress] = []
+    optimize(wide_mlp(), Auto(max_drop=0.05, data=rows(200), goal="size", budget_s=0.5), on_progress=said.append)
+    shares = [progress.share for progress in said if not progress.doing.startswith("judging")]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.5 < shares[-1] <= 1
+
+
+def test_a_metric_that_is_no_number_for_a_candidate_is_within_no_bound():
+    def on_original_only(truth: np.ndarray, answer: np.ndarray) -> float:
+        return 1.0 if np.array_equal(answer, seen.setdefault(len(answer), answer)) else float("nan")
+
+    seen: dict[int, np.ndarray] = {}
+    report = told(optimize(wide_mlp(), Auto(max_drop=0.5, metric=on_original_only, data=rows(500), goal="size")))
+    others = [item for item in report["candidates"] if "int8" in item["name"]]
+    assert {item["verdict"] for item in others} == {"drop too large", "not tried"}
+    assert "is not a number" in others[0]["reason"]
+
+
+def test_a_sample_too_small_to_be_sure_is_told_how_many_rows_would_do(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        searching, "candidates", lambda *_args, **_settings: [Recipe("slightly wrong", (Pass("nudge", _nudge),))]
+    )
+    monkeypatch.setattr(searching.Search, "_is_better", lambda *_args, **_settings: True)
+    report = told(optimize(wide_mlp(), Auto(max_drop=0.05, data=rows(400), goal="size")))
+    found = report["candidates"][0]
+    assert found["verdict"] == "not sure enough"
+    assert 0.02 < found["drop"]["drop"] < 0.05 < found["drop"]["high"]
+    assert int(found["reason"].rpartition("about ")[2].split()[0]) > 400
+
+
+def test_of_those_that_are_as_fast_the_smallest_is_chosen():
+    search = searching.Search(Draft(onnx.ModelProto()), Auto(max_drop=0.1), None, None, "y")
+    made = [
+        Candidate(Recipe(name, ()), Verdict.ACCEPTED, size_bytes=size, speeds={1: Speed(ratio, ratio, ratio, 1e-3)})
+        for name, ratio, size in (("fastest", 2.0, 100), ("as fast", 1.96, 40), ("slower", 1.9, 10))
+    ]
+    assert search._smallest_of_the_fastest(made[0], made) is made[1]
+
+
+def _nudge(draft: Draft, _calibration: object) -> Draft:
+    """Changes about 4 in 100 decisions."""
+    model = draft.copy_model()
+    tensor = model.graph.initializer[-1]
+    array = numpy_helper.to_array(tensor) + np.array([0.055, 0, 0, 0, 0], np.float32)
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return Draft(model)
+
+
+def test_a_candidate_that_fails_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch):
+    def fail(_draft: Draft, _calibration: object) -> Draft:
+        raise RuntimeError("no kernel for it")
+
+    monkeypatch.setattr(
+        searching, "candidates", lambda *_args, **_settings: [Recipe("broken", (Pass("broken", fail),))]
+    )
+    bundle = wide_mlp()
+    same = optimize(bundle, Auto(max_drop=0.05, data=rows(400)))
+    assert same.digest == bundle.digest
+    assert told(same)["candidates"][0]["verdict"] == "skipped"
+    assert "no kernel for it" in told(same)["candidates"][0]["reason"]
 
 
 def test_a_session_setting_travels_in_the_lineage_and_is_applied(monkeypatch: pytest.MonkeyPatch):
@@ -177,7 +243,7 @@ def test_a_session_setting_travels_in_the_lineage_and_is_applied(monkeypatch: py
 
 
 def test_the_report_is_drawn_as_a_page_and_as_an_image(tmp_path):
-    report = told(optimize(wide_mlp(), Auto(max_drop=0.05, data=rows(1500), goal="size", budget_s=20)))
+    report = told(optimize(wide_mlp(), Auto(max_drop=0.05, data=rows(1500), goal="size", budget_s=5)))
     page = plot(report)
     assert page.count("<svg") == 2
     assert "bound 0.05" in page

@@ -10,6 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from modelserve.bundle import Bundle
+from modelserve.cli.optimization_report import print_optimization
 from modelserve.cli.output import BAD, GOOD, print_heading, print_json, print_line, print_pairs, print_table, size
 from modelserve.tensors import Signature, TensorSpec
 
@@ -70,6 +71,9 @@ def _step(name: str, settings: Mapping[str, Any]) -> str:
 def _print_report(report: Mapping[str, Any]) -> None:
     if report.get("kind") == "fidelity":
         _print_fidelity(report)
+        return
+    if report.get("kind") == "optimization":
+        print_optimization(report)
         return
     print_heading(str(report.get("kind", "report")))
     tables = {key: value for key, value in report.items() if _is_table(value)}

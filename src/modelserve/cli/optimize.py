@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 
 from modelserve.bundle import Bundle
 from modelserve.cli.inspect import print_bundle
-from modelserve.cli.output import working
 from modelserve.errors import PlanError
-from modelserve.optimize import Auto, Plan, Prune, Quantize, optimize, plot, plot_image
+from modelserve.optimize import Auto, Plan, Progress, Prune, Quantize, optimize, plot, plot_image
 
 _LABELS = "labels"
 
@@ -45,12 +50,26 @@ def run(
         )
     else:
         plan = _plan(quantize, prune)
-    with working(f"Optimising {path.name}"):
-        made = optimize(bundle, plan, None if max_drop is not None else rows)
+    with _bar(f"Optimising {path.name}") as on_progress:
+        made = optimize(bundle, plan, None if max_drop is not None else rows, on_progress=on_progress)
     moved = _copy(made, output)
     for place in report:
         _write_report(made.manifest.reports[-1], place)
     print_bundle(moved, as_json=as_json)
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[Progress], None]]:
+    """A bar on standard error that says what is being done; nothing where no one looks."""
+    screen = Console(file=sys.stderr, highlight=False)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task(title, total=1.0)
+
+        def show(progress: Progress) -> None:
+            bar.update(task, completed=progress.share, description=str(progress))
+
+        yield show
 
 
 def _plan(quantize: str | None, prune: float | None) -> Plan:

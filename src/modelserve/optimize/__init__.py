@@ -24,21 +24,25 @@ from modelserve.optimize.draft import Draft, InapplicableError
 from modelserve.optimize.metrics import Answers, Metric, decisions, metric_for
 from modelserve.optimize.picture import plot, plot_image
 from modelserve.optimize.plan import Auto, Chain, Compact, Fuse, Goal, Plan, Precision, Prune, Quantize, Ranges, checked
+from modelserve.optimize.progress import Progress
 from modelserve.optimize.recipes import Recipe, recipe_of
 from modelserve.optimize.report import Candidate, Verdict
-from modelserve.optimize.search import Search, answers
+from modelserve.optimize.search import Search, answers, are_finite
+from modelserve.optimize.sparse import compressed_bytes
 from modelserve.optimize.timing import batch_of, race
 from modelserve.session import session_settings
 from modelserve.tensors import Array
 
-__all__ = ["Auto", "Chain", "Compact", "Fuse", "Goal", "Plan", "Precision", "Prune", "Quantize", "Ranges", "optimize",
-           "plot", "plot_image"]  # fmt: skip
+__all__ = ["Auto", "Chain", "Compact", "Fuse", "Goal", "Plan", "Precision", "Progress", "Prune", "Quantize", "Ranges",
+           "optimize", "plot", "plot_image"]  # fmt: skip
 
 _THREADS_OF_ANSWERS = 2
+# A graph and its weights in one message of protobuf hold no more; a pass may add a little.
+_LARGEST_BYTES = 1_900_000_000
 
 
 def optimize(
-    bundle: Bundle, plan: Plan | str, samples: Any = None, *, on_progress: Callable[[str], None] | None = None
+    bundle: Bundle, plan: Plan | str, samples: Any = None, *, on_progress: Callable[[Progress], None] | None = None
 ) -> Bundle:
     """Make a bundle smaller or faster.
 
@@ -62,15 +66,20 @@ def optimize(
     return _apply(bundle, steps, calibration, on_progress or _say_nothing)
 
 
-def _say_nothing(_message: str) -> None:
+def _say_nothing(_progress: Progress) -> None:
     pass
 
 
 def _draft(bundle: Bundle) -> Draft:
+    if bundle.size_bytes > _LARGEST_BYTES:
+        raise OptimizationError(
+            f"Models up to {_LARGEST_BYTES / 1e9:.1f} GB can be optimised, this has {bundle.size_bytes / 1e9:.1f} GB. "
+            "Serve it as it is, or make the source smaller before it is converted."
+        )
     return Draft(onnx.load(bundle.model_path), session_settings(bundle.manifest))
 
 
-def _search(bundle: Bundle, plan: Auto, on_progress: Callable[[str], None]) -> Bundle:
+def _search(bundle: Bundle, plan: Auto, on_progress: Callable[[Progress], None]) -> Bundle:
     start = time.monotonic()
     rows = rows_of(bundle, plan.data, "data")
     metric = metric_for(plan.metric, bundle.signature, has_labels=rows.labels is not None)
@@ -79,7 +88,7 @@ def _search(bundle: Bundle, plan: Auto, on_progress: Callable[[str], None]) -> B
     search = Search(
         original, plan, metric, dealt, bundle.signature.primary, on_progress=on_progress, threads=_THREADS_OF_ANSWERS
     )
-    value = _value(bundle, original, rows, metric)
+    value = _value(bundle, search)
     chosen = search.run()
     asked = {
         "goal": Goal(plan.goal).value,
@@ -98,13 +107,19 @@ def _search(bundle: Bundle, plan: Auto, on_progress: Callable[[str], None]) -> B
     return _write(bundle, chosen.draft, _done(chosen.recipe), told)
 
 
-def _value(bundle: Bundle, original: Draft, rows: Rows, metric: Metric) -> float:
+def _value(bundle: Bundle, search: Search) -> float:
     """What the original reaches; also the check that the data makes sense to it."""
-    found = answers(original.load(threads=_THREADS_OF_ANSWERS), rows)
-    primary = found[bundle.signature.primary]
-    if rows.labels is not None and metric.name in {"accuracy", "f1"}:
-        check_labels(rows, decisions(primary), _classes(original, bundle.signature.primary, primary))
-    truth = rows.labels if rows.labels is not None else primary
+    hands = (search.dealt.fit, search.dealt.choose, search.dealt.judge)
+    try:
+        parts = [search.wanted(hand) for hand in hands]
+    except OptimizationError as error:
+        raise PlanError(f"The model cannot answer the rows of data: {error}") from error
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    primary, metric = found[bundle.signature.primary], search.metric
+    labels = [hand.labels for hand in hands if hand.labels is not None]
+    truth = np.concatenate(labels) if labels else primary
+    if labels and metric.name in {"accuracy", "f1"}:
+        check_labels(truth, decisions(primary), _classes(search.original, bundle.signature.primary, primary))
     value = _called(metric, truth, found)
     if not np.isfinite(value):
         raise PlanError(
@@ -143,7 +158,7 @@ def _why_nothing(tried: list[Candidate]) -> str:
     return f"The original stays: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}. {few}".strip()
 
 
-def _apply(bundle: Bundle, plans: tuple[Plan, ...], rows: Rows, on_progress: Callable[[str], None]) -> Bundle:
+def _apply(bundle: Bundle, plans: tuple[Plan, ...], rows: Rows, on_progress: Callable[[Progress], None]) -> Bundle:
     start = time.monotonic()
     metric = metric_for(None, bundle.signature, has_labels=False)
     original = draft = _draft(bundle)
@@ -151,9 +166,9 @@ def _apply(bundle: Bundle, plans: tuple[Plan, ...], rows: Rows, on_progress: Cal
     batches = list(rows.batches())
     done, skipped = [], []
     for number, step in enumerate(recipe.passes, 1):
-        on_progress(f"[{number}/{len(recipe.passes)}] {step.name}")
+        on_progress(Progress(step.name, number, len(recipe.passes)))
         try:
-            draft = step.change(draft, batches)
+            draft = step.apply(draft, batches)
             done.append(step)
         except InapplicableError as error:
             skipped.append(Candidate(Recipe(step.name, (step,)), Verdict.SKIPPED, str(error)))
@@ -165,6 +180,9 @@ def _apply(bundle: Bundle, plans: tuple[Plan, ...], rows: Rows, on_progress: Cal
     is_changed = any(is_asked or step.name != "simplify" for step in done)
     if is_changed:
         _measure(bundle, original, candidate, rows, metric)
+    if any(step.settings.get("structured") is False for step in done):
+        # All that zeros are good for.
+        candidate.compressed_ratio = compressed_bytes(original) / compressed_bytes(draft)
     asked = {"plan": [str(plan) for plan in plans], "data_digest": rows.digest, "metric": metric.name}
     described = {"digest": bundle.digest, "size_bytes": original.model.ByteSize()}
     items = [*([candidate] if is_changed else []), *skipped]
@@ -177,10 +195,7 @@ def _measure(bundle: Bundle, original: Draft, candidate: Candidate, rows: Rows, 
     session, before = candidate.draft.load(), original.load()
     wanted, got = answers(before, rows), answers(session, rows)
     primary = bundle.signature.primary
-    if any(
-        array.dtype.kind == "f" and not np.isfinite(array[np.isfinite(wanted[name])]).all()
-        for name, array in got.items()
-    ):
+    if not are_finite(wanted, got):
         raise OptimizationError("The result answers with numbers that are not finite. Choose a gentler plan.")
     candidate.drop, candidate.rows = metric.drop(wanted[primary], wanted, got), len(rows)
     for size in (1, 32):

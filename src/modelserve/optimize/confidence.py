@@ -97,6 +97,16 @@ def rows_needed(max_drop: float, *, alpha: float = ALPHA) -> int:
     return math.ceil(math.log(alpha) / math.log1p(-max_drop)) if 0 < max_drop < 1 else 1
 
 
+def rows_to_decide(found: Interval, rows: int, max_drop: float) -> int | None:
+    """About how many rows it takes to show that the drop is within `max_drop` if it stays as it is; None if never.
+
+    The width of an interval falls with the root of the rows.
+    """
+    if not found.drop < max_drop:
+        return None
+    return math.ceil(rows * max(1.0, ((found.high - found.drop) / (max_drop - found.drop)) ** 2))
+
+
 def student_quantile(share: float, freedom: int) -> float:
     """Student's t by its expansion about the normal (Abramowitz & Stegun 26.7.5); good from 5 degrees of freedom."""
     z = NormalDist().inv_cdf(share)

@@ -119,18 +119,16 @@ def rows_for(judged: int) -> int:
     return low
 
 
-def check_labels(rows: Rows, answer: Array, classes: Array | None) -> None:
+def check_labels(labels: Array, answer: Array, classes: Array | None) -> None:
     """Refuse labels of which the model knows nothing.
 
     Args:
-        answer: What the original answers to `rows`.
+        answer: What the original answers to their rows.
         classes: Every label that it can answer; None where it does not say.
 
     Raises:
         PlanError: some label is none that the model can answer.
     """
-    labels = rows.labels
-    assert labels is not None
     if (labels.dtype.kind == "O") != (answer.dtype.kind == "O"):
         raise PlanError(f"The labels are of {labels.dtype}, the model answers {answer.dtype}. Encode them alike.")
     if classes is None:

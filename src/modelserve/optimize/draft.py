@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from modelserve.errors import OptimizationError
+from modelserve.errors import ModelServeError, OptimizationError
 from modelserve.session import load
 from modelserve.tensors import Tensors
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Inputs that show what flows through the model: batches by input name.
 Calibration: TypeAlias = Sequence[Tensors]
+
+Found = TypeVar("Found")
 
 
 class InapplicableError(OptimizationError):
@@ -46,6 +48,20 @@ class Draft:
         return load(self.model.SerializeToString(), threads=threads, settings=self.session)
 
 
+class Memory(Generic[Found]):
+    """What was found out about a draft, kept for the next pass that asks about the same one."""
+
+    def __init__(self) -> None:
+        self._draft: Draft | None = None
+        self._found: Found | None = None
+
+    def of(self, draft: Draft, find: Callable[[], Found]) -> Found:
+        """What `find` answers, or answered before about this draft."""
+        if self._found is None or self._draft is not draft:
+            self._draft, self._found = draft, find()
+        return self._found
+
+
 @dataclass(frozen=True, slots=True)
 class Pass:
     """One change of a model.
@@ -59,3 +75,17 @@ class Pass:
     change: Callable[[Draft, Calibration], Draft] = field(repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
     is_exact: bool = False
+
+    def apply(self, draft: Draft, calibration: Calibration) -> Draft:
+        """Do it.
+
+        Raises:
+            InapplicableError: the graph has no place for it.
+            OptimizationError: it failed on this graph.
+        """
+        try:
+            return self.change(draft, calibration)
+        except (ModelServeError, AssertionError):
+            raise
+        except Exception as error:  # onnxruntime's quantiser and sessions raise what they please about unusual graphs
+            raise OptimizationError(f"{self.name!r} failed on this graph: {type(error).__name__}: {error}") from error

@@ -66,6 +66,8 @@ def _shows(axis: Any, tick: float) -> bool:
 
 
 def _mark(axis: Any, item: Mapping[str, Any], x: float, top: float, marks: Mapping[str, tuple[str, bool]]) -> None:
+    from matplotlib.patheffects import withStroke
+
     colour, is_filled = marks.get(item["verdict"], ("#888888", False))
     drop, low, high = (min(item["drop"][key], top) for key in ("drop", "low", "high"))
     is_chosen = item["verdict"] in {"chosen", "done"}
@@ -81,6 +83,7 @@ def _mark(axis: Any, item: Mapping[str, Any], x: float, top: float, marks: Mappi
         label=item["verdict"],
     )
     if is_chosen:
-        axis.annotate(
+        name = axis.annotate(
             item["name"], (x, drop), (-9, 9), textcoords="offset points", ha="right", color=colour, weight="bold"
         )
+        name.set_path_effects([withStroke(linewidth=4, foreground="white")])  # readable across other marks

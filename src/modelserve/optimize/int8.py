@@ -4,6 +4,10 @@
     static    ranges are fixed from samples, quantise/dequantise pairs in the graph; for convolutions
 
 Never dynamic for convolutions: onnxruntime's ConvInteger was measured 5 to 7 times slower than float32.
+
+Without integer dot products (VNNI and the like) onnxruntime adds two products of unsigned activations and signed
+weights in 16 bits, where full 8-bit weights overflow: there signed weights get 7 bits. Unsigned weights are added in 32
+bits everywhere, and keep their 8.
 """
 
 from __future__ import annotations
@@ -37,9 +41,12 @@ def int8_dynamic(*, signed: bool = True) -> Pass:
         layers = dense_layers(draft.model)
         if not layers:
             raise InapplicableError("The graph has no matrix to quantise.")
-        return quantize_layers(draft, layers, signed=signed)
+        model = quantized(draft.model, layers, signed=signed)
+        narrow_tables(model)
+        tidy(model)
+        return Draft(model, draft.session)
 
-    return Pass("int8", change, {"ranges": "dynamic", "signed": signed})
+    return Pass("int8", change, {"ranges": "dynamic", "signed": signed, "weight_bits": weight_bits(signed=signed)})
 
 
 def int8_static(ranges: Ranges = Ranges.MINMAX) -> Pass:
@@ -50,9 +57,9 @@ def int8_static(ranges: Ranges = Ranges.MINMAX) -> Pass:
         graph = Graph(draft.model)
         if not any(graph.is_convolution(node) or graph.is_dense(node) for node in graph.nodes):
             raise InapplicableError("The graph has no matrix and no convolution to quantise.")
-        return Draft(_static(draft.model, calibration, ranges), draft.session)
+        return quantize_statically(draft, calibration, ranges)
 
-    return Pass("int8", change, {"ranges": ranges.value})
+    return Pass("int8", change, {"ranges": ranges.value, "weight_bits": weight_bits(signed=True)})
 
 
 def dense_layers(model: ModelProto) -> list[str]:
@@ -62,11 +69,11 @@ def dense_layers(model: ModelProto) -> list[str]:
     return [node.name for node in graph.nodes if graph.is_dense(node)]
 
 
-def quantize_layers(draft: Draft, layers: Sequence[str], *, signed: bool = True, tables: bool = True) -> Draft:
-    """Quantise these dense layers dynamically; with `tables` the embedding tables too."""
+def quantized(model: ModelProto, layers: Sequence[str], *, signed: bool = True) -> ModelProto:
+    """A copy in which these dense layers are quantised dynamically; the other nodes keep their names."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    prepared = _prepared(draft)
+    prepared = _prepared(model)
     split_gemms(prepared)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "int8.onnx"
@@ -75,18 +82,39 @@ def quantize_layers(draft: Draft, layers: Sequence[str], *, signed: bool = True,
             target,
             weight_type=QuantType.QInt8 if signed else QuantType.QUInt8,
             per_channel=True,
-            # Without integer dot products two products are added in 16 bits, which overflow with 8-bit weights.
-            reduce_range=not has_integer_dot_products(),
+            reduce_range=weight_bits(signed=signed) < 8,
             nodes_to_quantize=list(layers),
             op_types_to_quantize=["MatMul", "Gemm"],
             # Shapes and types end at operators of onnxruntime's own, behind which floats go on.
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
-        model = onnx.load(target)
-    if tables:
-        narrow_tables(model)
-    tidy(model)
-    return Draft(model, draft.session)
+        return onnx.load(target)
+
+
+def quantize_statically(draft: Draft, calibration: Calibration, ranges: Ranges, *, wide: Sequence[str] = ()) -> Draft:
+    """Quantise all layers statically, except for those named in `wide`.
+
+    Raises:
+        PlanError: there are no samples.
+        OptimizationError: the ranges could not be found.
+    """
+    if not calibration:
+        raise PlanError("Static quantisation fixes ranges from samples, of which there are none. Give samples=.")
+    # The histogram methods print what they do.
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+        target = Path(folder) / "int8.onnx"
+        try:
+            _quantize_static(_prepared(draft.model), target, calibration, ranges, wide)
+        except ValueError as error:
+            raise OptimizationError(f"Quantising with ranges by {ranges.value} failed: {error}") from error
+        quantized = onnx.load(target)
+    tidy(quantized)
+    return Draft(quantized, draft.session)
+
+
+def weight_bits(*, signed: bool) -> int:
+    """How many bits of a quantised weight are used."""
+    return 7 if signed and not has_integer_dot_products() else 8
 
 
 def refuse_quantized(model: ModelProto) -> None:
@@ -100,14 +128,16 @@ def refuse_quantized(model: ModelProto) -> None:
         raise InapplicableError(f"The graph is quantised already (it has {', '.join(found)}).")
 
 
-def _prepared(draft: Draft) -> ModelProto:
+def _prepared(model: ModelProto) -> ModelProto:
     # The quantiser leaves its advice to pre-process first unsaid where the model says that this was done.
-    model = draft.copy_model()
-    model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
-    return model
+    prepared = Draft(model).copy_model()
+    prepared.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    return prepared
 
 
-def _static(model: ModelProto, calibration: Calibration, ranges: Ranges) -> ModelProto:
+def _quantize_static(
+    model: ModelProto, target: Path, calibration: Calibration, ranges: Ranges, wide: Sequence[str]
+) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     methods = {
@@ -115,28 +145,19 @@ def _static(model: ModelProto, calibration: Calibration, ranges: Ranges) -> Mode
         Ranges.ENTROPY: CalibrationMethod.Entropy,
         Ranges.PERCENTILE: CalibrationMethod.Percentile,
     }
-    if not calibration:
-        raise PlanError("Static quantisation fixes ranges from samples, of which there are none. Give samples=.")
-    # The histogram methods print what they do.
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
-        target = Path(folder) / "int8.onnx"
-        try:
-            quantize_static(
-                _prepared(Draft(model)),
-                target,
-                _reader(calibration),
-                quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-                calibrate_method=methods[ranges],
-                op_types_to_quantize=["MatMul", "Gemm", "Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu"],
-            )
-        except ValueError as error:
-            raise OptimizationError(f"Quantising with ranges by {ranges.value} failed: {error}") from error
-        quantized = onnx.load(target)
-    tidy(quantized)
-    return quantized
+    quantize_static(
+        model,
+        target,
+        _reader(calibration),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        reduce_range=weight_bits(signed=True) < 8,
+        calibrate_method=methods[ranges],
+        nodes_to_exclude=list(wide),
+        op_types_to_quantize=["MatMul", "Gemm", "Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu"],
+    )
 
 
 def _reader(calibration: Calibration) -> Any:

@@ -33,6 +33,11 @@ def has_half_precision() -> bool:
     return bool(instructions() & {"avx512_fp16", "amx_fp16", "fphp"})
 
 
+def has_bfloat16() -> bool:
+    """Whether bfloat16 is computed, not only stored."""
+    return bool(instructions() & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
 def describe() -> dict[str, object]:
     """The machine and the runtime, for a report."""
     import onnxruntime

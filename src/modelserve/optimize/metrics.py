@@ -194,7 +194,17 @@ def _area(positive: Array, score: Array) -> float:
 
 
 def _own(function: Callable[[Any, Any], float], primary: str) -> Callable[[Array, Answers], float]:
-    return lambda truth, answers: float(function(truth, answers[primary]))
+    def value(truth: Array, answers: Answers) -> float:
+        try:
+            return float(function(truth, answers[primary]))
+        except Exception as error:  # the user's own function may raise anything
+            name = getattr(function, "__name__", "callable")
+            raise PlanError(
+                f"The metric {name!r} failed on {len(truth)} rows: {type(error).__name__}: {error}. It is called with "
+                "(truth, answers) of all rows and of parts of them, and answers one number."
+            ) from error
+
+    return value
 
 
 def _whole(name: str, value: Callable[[Array, Answers], float], *, higher_is_better: bool) -> Metric:

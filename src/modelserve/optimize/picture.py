@@ -32,7 +32,9 @@ body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:68rem;paddin
 svg{max-width:100%;height:auto} svg text{font:12px system-ui,sans-serif;fill:#444} .pair{display:flex;flex-wrap:wrap}
 table{border-collapse:collapse;width:100%;font-size:13px} th,td{text-align:left;padding:.25rem .5rem;
 border-bottom:1px solid #ddd;vertical-align:top} td.n{text-align:right;font-variant-numeric:tabular-nums}
-tr.chosen{background:#e5f5f0;font-weight:600} .muted{color:#666}
+tr.chosen{background:#e5f5f0;font-weight:600} .muted{color:#666} .key{display:inline-block;margin-right:1.2rem}
+.key i{display:inline-block;width:.6rem;height:.6rem;border:1.5px solid;border-radius:50%;margin-right:.35rem}
+.name{font-weight:600;paint-order:stroke;stroke:#fff;stroke-width:4px}
 """
 
 
@@ -70,6 +72,7 @@ def plot(report: Mapping[str, Any]) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
         f"<h1>{escape(title)}</h1><p>{escape(_asked(report))}</p><div class=pair>{panels}</div>"
+        f"<p>{_keys(report)}</p>"
         f"<table><tr>{head}</tr>{rows}</table>"
         f"<p class=muted>Original {escape(report['original']['digest'][:16])}, data "
         f"{escape(report['data_digest'][:16])}, {escape(_machine(report['machine']))}.</p></html>"
@@ -127,6 +130,17 @@ def _panel(report: Mapping[str, Any], key: str, label: str) -> str:
     )
 
 
+def _keys(report: Mapping[str, Any]) -> str:
+    """What the colours mean, of those that occur."""
+    seen = {item["verdict"] for item in drawn(report)}
+    return "".join(
+        f'<span class=key><i style="border-color:{colour};background:{colour if is_filled else "#fff"}"></i>'
+        f"{escape(verdict)}</span>"
+        for verdict, (colour, is_filled) in _MARKS.items()
+        if verdict in seen
+    )
+
+
 def _grid(across: _Axis, up: _Axis, label: str, metric: str) -> str:
     lines = [
         f'<line x1="{across.at(tick):.1f}" y1="{_TOP}" x2="{across.at(tick):.1f}" y2="{_HEIGHT - _BOTTOM}" '
@@ -162,7 +176,7 @@ def _mark(item: Mapping[str, Any], x: float, up: _Axis, top: float) -> str:
     drop, low, high = (min(max(item["drop"][key], up.low), top) for key in ("drop", "low", "high"))
     is_chosen = item["verdict"] in {"chosen", "done"}
     name = (
-        f'<text x="{x - 9:.1f}" y="{up.at(drop) - 8:.1f}" text-anchor="end" style="font-weight:600;fill:{colour}">'
+        f'<text x="{x - 9:.1f}" y="{up.at(drop) - 8:.1f}" text-anchor="end" class="name" style="fill:{colour}">'
         f"{escape(item['name'])}</text>"
         if is_chosen
         else ""

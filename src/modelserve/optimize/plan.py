@@ -25,8 +25,12 @@ class Precision(StrEnum):
     INT8_STATIC = "int8-static"  # the ranges of activations are fixed from samples
     INT8_WEIGHTS = "int8-weights"  # 8 bits on disk and in memory, wider arithmetic
     INT4_WEIGHTS = "int4-weights"
+    INT8_STORED = "int8-stored"  # 8 bits on disk only; widened when the model is loaded
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
+
+
+_MIXABLE = frozenset({Precision.INT8, Precision.UINT8, Precision.INT8_STATIC})
 
 
 class Ranges(StrEnum):
@@ -76,7 +80,7 @@ class Quantize(Plan):
     Args:
         precision: See `Precision`.
         ranges: For "int8-static" and graphs that convolve.
-        keep_wide: How many of the most sensitive layers keep 8-bit weights with wider arithmetic (found by a scan).
+        keep_wide: How many of the most sensitive layers keep wider arithmetic; a scan finds them.
     """
 
     precision: Precision | str = Precision.INT8
@@ -86,8 +90,11 @@ class Quantize(Plan):
     def __post_init__(self) -> None:
         object.__setattr__(self, "precision", _member(Precision, self.precision, "Quantize"))
         object.__setattr__(self, "ranges", _member(Ranges, self.ranges, "Quantize(ranges=)"))
-        if not _is_count(self.keep_wide) or (self.keep_wide and self.precision is not Precision.INT8):
-            raise PlanError(f"keep_wide is a number of layers, with 'int8' only; got {self.keep_wide!r}.")
+        if not _is_count(self.keep_wide) or (self.keep_wide and self.precision not in _MIXABLE):
+            raise PlanError(
+                f"keep_wide is a number of layers, with {', '.join(sorted(_MIXABLE))} only; got {self.keep_wide!r} "
+                f"with {Precision(self.precision).value!r}."
+            )
 
 
 @dataclass(frozen=True, slots=True)

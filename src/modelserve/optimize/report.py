@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -42,6 +43,7 @@ class Candidate:
     drop: Interval | None = None
     rows: int = 0
     memory_bytes: int = 0
+    compressed_ratio: float = 0.0
 
     def to_json(self, original_size_bytes: int) -> dict[str, Any]:
         """Plain JSON; ratios are original / candidate, so that above 1 is better."""
@@ -55,9 +57,11 @@ class Candidate:
             content["size_bytes"] = self.size_bytes
             content["size_ratio"] = round(original_size_bytes / self.size_bytes, 3)
         content |= {f"batch_{rows}": speed.to_json() for rows, speed in sorted(self.speeds.items())}
+        if self.compressed_ratio:
+            content["compressed_ratio"] = round(self.compressed_ratio, 3)
         if self.memory_bytes:
             content["memory_bytes"] = self.memory_bytes
-        if self.drop is not None:
+        if self.drop is not None and all(map(math.isfinite, self.drop)):
             content["drop"] = {key: round(value, 7) for key, value in self.drop._asdict().items()} | {"rows": self.rows}
         return content
 

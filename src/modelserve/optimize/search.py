@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from modelserve.errors import BundleError, OptimizationError, PlanError
-from modelserve.optimize.confidence import ALPHA, rows_needed
+from modelserve.optimize.confidence import ALPHA, Interval, rows_needed, rows_to_decide
 from modelserve.optimize.data import Dealt, Rows, judged_share, rows_for
-from modelserve.optimize.draft import Draft, InapplicableError
+from modelserve.optimize.draft import Draft, InapplicableError, Pass
 from modelserve.optimize.footprint import memory_bytes
 from modelserve.optimize.metrics import Answers, Metric
 from modelserve.optimize.plan import Auto, Goal
+from modelserve.optimize.progress import Progress
 from modelserve.optimize.recipes import Recipe, candidates
 from modelserve.optimize.report import Candidate, Verdict
 from modelserve.optimize.timing import batch_of, race
@@ -38,6 +39,9 @@ _FIRST_RACE_S, _LAST_RACE_S = 0.6, 4.0
 _ROUNDING = 1e-3
 # Of a metric: the same answers, summed by another kernel.
 _NOISE = 1e-6
+# Speeds that are nearer than that change places from run to run.
+_AS_FAST = 0.97
+_CHANGED = "An answer changed, although none should."
 
 
 @dataclass(slots=True)
@@ -53,7 +57,7 @@ class Search:
     metric: Metric
     dealt: Dealt
     primary: str
-    on_progress: Callable[[str], None] = lambda message: None
+    on_progress: Callable[[Progress], None] = lambda progress: None
     threads: int = 1
     extra: Sequence[Recipe] = ()
     tried: list[Candidate] = field(default_factory=list)
@@ -62,17 +66,19 @@ class Search:
 
     def run(self) -> Candidate | None:
         """The best accepted candidate, or None."""
-        deadline = time.monotonic() + self.plan.budget_s
+        start = time.monotonic()
+        deadline = start + self.plan.budget_s
         recipes = [
             *candidates(self.original.model, Goal(self.plan.goal), exact_only=self.plan.max_drop == 0),
             *self.extra,
         ]
         for number, recipe in enumerate(recipes, 1):
-            self.on_progress(f"[{number}/{len(recipes)}] {recipe.name}")
+            spent = (time.monotonic() - start) / self.plan.budget_s
+            self.on_progress(Progress(recipe.name, number, len(recipes), spent))
             self.tried.append(self._first_look(recipe, deadline))
         finalists = self._finalists()
-        for candidate in finalists:
-            self.on_progress(f"judging {candidate.recipe.name}")
+        for number, candidate in enumerate(finalists, 1):
+            self.on_progress(Progress(f"judging {candidate.recipe.name}", number, len(finalists), 1.0))
             self._judge(candidate)
             if candidate.verdict is not Verdict.ACCEPTED and not candidate.recipe.is_exact:
                 break
@@ -84,14 +90,14 @@ class Search:
         if candidate.reason:
             return candidate
         try:
-            candidate.draft = self._make(recipe)
-            session = candidate.draft.load(threads=self.threads)
+            self._make(candidate)
+            assert candidate.draft is not None
+            candidate.size_bytes = candidate.draft.model.ByteSize()
+            self._measure(candidate, candidate.draft.load(threads=self.threads), self.dealt.choose)
+            self._race([candidate], _FIRST_RACE_S, fewest_rounds=3)
         except (OptimizationError, BundleError) as error:
             candidate.verdict, candidate.reason, candidate.draft = Verdict.SKIPPED, str(error), None
             return candidate
-        candidate.size_bytes = candidate.draft.model.ByteSize()
-        self._measure(candidate, session, self.dealt.choose)
-        self._race([candidate], _FIRST_RACE_S)
         self._sort_out(candidate)
         return candidate
 
@@ -104,27 +110,29 @@ class Search:
                 return f"{other.recipe.name!r}, which is gentler, drops too much already."
         return ""
 
-    def _make(self, recipe: Recipe) -> Draft:
-        """Apply the passes, from the longest beginning that was made before."""
-        draft = self.original
-        batches = list(self.dealt.fit.batches())
+    def _make(self, candidate: Candidate) -> None:
+        """Apply the passes, from the longest beginning that was made before; what had nothing to do is left out."""
+        recipe, draft = candidate.recipe, self.original
+        done: list[Pass] = []
         for count, step in enumerate(recipe.passes, 1):
             key = recipe.key(count)
             if key not in self._made:
                 try:
-                    self._made[key] = step.change(draft, batches)
+                    self._made[key] = step.apply(draft, list(self.dealt.fit.batches()))
                 except InapplicableError:
-                    # A preparation that has nothing to do is no reason against what follows.
-                    if not step.is_exact or count == len(recipe.passes):
+                    # A preparation or an afterthought that has nothing to do is no reason against the rest.
+                    if not step.is_exact or step is recipe.deciding:
                         raise
                     self._made[key] = draft
+            if self._made[key] is not draft:
+                done.append(step)
             draft = self._made[key]
-        return draft
+        candidate.recipe, candidate.draft = replace(recipe, passes=tuple(done)), draft
 
     def _measure(self, candidate: Candidate, session: Any, rows: Rows) -> None:
         got = answers(session, rows)
-        wanted = self._wanted(rows)
-        if not all(np.isfinite(array).all() for array in got.values() if array.dtype.kind == "f"):
+        wanted = self.wanted(rows)
+        if not are_finite(wanted, got):
             candidate.verdict, candidate.reason = (
                 Verdict.TOO_LARGE_A_DROP,
                 "It answers with numbers that are not finite.",
@@ -133,10 +141,15 @@ class Search:
         truth = rows.labels if rows.labels is not None else wanted[self.primary]
         candidate.drop = self.metric.drop(truth, wanted, got)
         candidate.rows = len(rows)
+        if not np.isfinite(candidate.drop).all():
+            candidate.verdict, candidate.drop = Verdict.TOO_LARGE_A_DROP, None
+            candidate.reason = f"{self.metric.name!r} of its answers is not a number."
+            return
         if candidate.recipe.is_exact and not _same(wanted, got):
             candidate.verdict, candidate.reason = Verdict.TOO_LARGE_A_DROP, "Its answers differ by more than rounding."
 
-    def _wanted(self, rows: Rows) -> Answers:
+    def wanted(self, rows: Rows) -> Answers:
+        """What the original answers to one of the hands."""
         if id(rows) not in self._original_answers:
             self._original_answers[id(rows)] = answers(self.original.load(threads=self.threads), rows)
         return self._original_answers[id(rows)]
@@ -147,7 +160,7 @@ class Search:
             return
         missing = self._rows_missing(candidate)
         if candidate.recipe.is_exact and candidate.drop.drop > _NOISE:
-            candidate.verdict, candidate.reason = Verdict.TOO_LARGE_A_DROP, "An answer changed, although none should."
+            candidate.verdict, candidate.reason = Verdict.TOO_LARGE_A_DROP, _CHANGED
         elif not candidate.recipe.is_exact and candidate.drop.drop > self.plan.max_drop:
             candidate.verdict = Verdict.TOO_LARGE_A_DROP
             candidate.reason = f"{candidate.drop.drop:.4g} on the rows for choosing; {self.plan.max_drop:g} is allowed."
@@ -196,38 +209,50 @@ class Search:
         candidate.verdict, candidate.reason = Verdict.ACCEPTED, ""
         if candidate.recipe.is_exact:
             if candidate.drop.drop > _NOISE:
-                candidate.verdict, candidate.reason = (
-                    Verdict.TOO_LARGE_A_DROP,
-                    "An answer changed, although none should.",
-                )
+                candidate.verdict, candidate.reason = Verdict.TOO_LARGE_A_DROP, _CHANGED
         elif candidate.drop.high > self.plan.max_drop:
             is_over = candidate.drop.drop > self.plan.max_drop
             candidate.verdict = Verdict.TOO_LARGE_A_DROP if is_over else Verdict.NOT_SURE_ENOUGH
             candidate.reason = (
                 f"{candidate.drop.drop:.4g} on {candidate.rows} rows that chose nothing, at most "
                 f"{candidate.drop.high:.4g} with {1 - ALPHA:.0%} confidence; {self.plan.max_drop:g} is allowed."
+                f"{self._rows_to_decide(candidate.drop, candidate.rows)}"
             )
 
+    def _rows_to_decide(self, drop: Interval, rows: int) -> str:
+        needed = rows_to_decide(drop, rows, self.plan.max_drop)
+        if needed is None or needed <= rows:
+            return ""
+        return f" If the drop stays as it is, about {rows_for(needed)} rows in all would show it."
+
     def _best(self, accepted: list[Candidate]) -> Candidate | None:
-        self._race(accepted, _LAST_RACE_S)
+        self._race(accepted, _LAST_RACE_S, fewest_rounds=7)
         for candidate in accepted:
             if not self._is_better(candidate):
                 candidate.verdict, candidate.reason = Verdict.NOT_BETTER, "Not measured better when raced again."
         standing = [item for item in accepted if item.verdict is Verdict.ACCEPTED]
         if not standing:
             return None
-        best = max(standing, key=self._merit)
+        best = self._smallest_of_the_fastest(max(standing, key=self._merit), standing)
         best.verdict, best.reason = Verdict.CHOSEN, f"The best on {Goal(self.plan.goal).value} of those accepted."
         return best
 
-    def _race(self, entrants: Sequence[Candidate], budget_s: float) -> None:
+    def _smallest_of_the_fastest(self, fastest: Candidate, standing: Sequence[Candidate]) -> Candidate:
+        batch = _BATCH_OF_GOAL.get(Goal(self.plan.goal))
+        if batch is None:
+            return fastest
+        least = _AS_FAST * fastest.speeds[batch].ratio
+        return min((item for item in standing if item.speeds[batch].ratio >= least), key=lambda item: item.size_bytes)
+
+    def _race(self, entrants: Sequence[Candidate], budget_s: float, *, fewest_rounds: int) -> None:
         drafts = {str(index): item.draft for index, item in enumerate(entrants) if item.draft is not None}
         if not drafts:
             return
         sessions = {name: draft.load() for name, draft in drafts.items()}
         original = self.original.load()
         for size in _BATCH_SIZES:
-            speeds = race(original, sessions, batch_of(self.dealt.fit.tensors, size), budget_s=budget_s * len(drafts))
+            batch = batch_of(self.dealt.fit.tensors, size)
+            speeds = race(original, sessions, batch, budget_s=budget_s * len(drafts), fewest_rounds=fewest_rounds)
             for name, speed in speeds.items():
                 entrants[int(name)].speeds[size] = speed
         if Goal(self.plan.goal) is Goal.MEMORY:
@@ -257,11 +282,20 @@ class Search:
 def answers(session: Any, rows: Rows) -> dict[str, Array]:
     """Every output of a session for these rows."""
     names = [value.name for value in session.get_outputs()]
-    parts = [session.run(names, batch) for batch in rows.batches()]
+    try:
+        parts = [session.run(names, batch) for batch in rows.batches()]
+    except Exception as error:  # onnxruntime raises classes of its C++ side without a common root
+        raise OptimizationError(f"onnxruntime cannot run it on these rows: {error}") from error
     found = {name: np.concatenate([np.asarray(part[index]) for part in parts]) for index, name in enumerate(names)}
     if any(len(array) != len(rows) for array in found.values()):
         raise PlanError("The model does not answer one row for each row given, so that there is nothing to judge.")
     return found
+
+
+def are_finite(wanted: Answers, got: Answers) -> bool:
+    """Whether no number was lost that the original gives."""
+    floats = {name: array for name, array in got.items() if array.dtype.kind == "f"}
+    return all(np.isfinite(array[np.isfinite(wanted[name])]).all() for name, array in floats.items())
 
 
 def _same(wanted: Answers, got: Answers) -> bool:

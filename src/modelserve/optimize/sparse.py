@@ -5,6 +5,7 @@ It makes the compressed file smaller and nothing else: onnxruntime's kernels wer
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +50,11 @@ def by_pattern(pattern: str) -> Pass:
         return Draft(model, draft.session)
 
     return Pass("prune", change, {"pattern": pattern, "structured": False})
+
+
+def compressed_bytes(draft: Draft) -> int:
+    """The size of the model as a file that is compressed for its way (deflate)."""
+    return len(zlib.compress(draft.model.SerializeToString()))
 
 
 def _weights(draft: Draft) -> tuple[ModelProto, Graph, list[str]]:

@@ -1,9 +1,10 @@
 """Structured pruning: units, channels and feed-forward units that are really removed, without labels or training.
 
-    chain by chain, from the input on:
-        what flowed into `second` before, what flows now ──► units to keep ──► slice ──► least squares for `second`
+    every place:            what flows into `second` ──► in which order its units can go, and what that costs
+    all places together:    so many units in all, where they cost least
+    place by place:         what flowed into `second`, what flows now ──► slice ──► least squares for `second`
 
-Later chains are solved with what the pruned layers before them give, so that errors do not add up.
+Later places are solved with what the pruned layers before them give, so that errors do not add up.
 Attention heads stay: no way to remove them was found that keeps the accuracy without training.
 """
 
@@ -16,9 +17,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from modelserve.errors import PlanError
 from modelserve.optimize.chains import Chain, chains
-from modelserve.optimize.draft import Calibration, Draft, InapplicableError, Pass
+from modelserve.optimize.draft import Calibration, Draft, InapplicableError, Memory, Pass
 from modelserve.optimize.int8 import refuse_quantized
-from modelserve.optimize.least_squares import expand, kept_units, solve
+from modelserve.optimize.least_squares import Elimination, allocate, eliminate, expand, solve
 from modelserve.optimize.surgery import Graph, activations, attribute, dense_weights, put_dense_weights, tidy
 from modelserve.tensors import Array
 
@@ -33,15 +34,26 @@ _MOST_ROWS = 16_000
 class _Moments(NamedTuple):
     """Second moments of the next layer's inputs, and their means; `old` as they were, `new` as they are now."""
 
-    old_gram: Array
     new_gram: Array
     cross: Array
     old_mean: Array
     new_mean: Array
 
 
-def structured(amount: float) -> Pass:
-    """Remove the share `amount` of the units of every place that the graph has."""
+class Survey(NamedTuple):
+    """What is known before anything is removed: for each place its next layer's inputs, and how its units can go."""
+
+    designs: dict[str, Array]
+    eliminations: list[Elimination]
+
+
+def structured(amount: float, surveys: Memory[Survey] | None = None) -> Pass:
+    """Remove the share `amount` of the units of all places that the graph has, where that costs least.
+
+    Args:
+        surveys: Shared by passes of several amounts, so that the same model is surveyed once.
+    """
+    memory = Memory[Survey]() if surveys is None else surveys
 
     def change(draft: Draft, calibration: Calibration) -> Draft:
         refuse_quantized(draft.model)
@@ -49,34 +61,50 @@ def structured(amount: float) -> Pass:
             raise PlanError("Structured pruning looks at what flows through the model. Give samples=.")
         model = draft.copy_model()
         graph = Graph(model)
-        places = [chain for chain in chains(graph) if _kept_count(chain.units, amount) < chain.units]
-        if not places:
-            raise InapplicableError("The graph has no two matrices or convolutions with only units between them.")
-        before = activations(draft, [chain.value for chain in places], calibration)
-        for chain in places:
+        places = list(chains(graph))
+        goal = _units_kept([chain.units for chain in places], amount)
+        if not places or goal >= sum(chain.units for chain in places):
+            raise InapplicableError("The graph has no two matrices or convolutions with units to spare between them.")
+        before, eliminations = memory.of(draft, lambda: _survey(draft, graph, places, calibration))
+        kept = allocate(eliminations, [chain.units for chain in places], goal, multiple=_MULTIPLE)
+        for chain, elimination, count in zip(places, eliminations, kept, strict=True):
+            if count == chain.units:
+                continue
             # The first place still sees what it saw before.
-            now = before if chain is places[0] else activations(Draft(model), [chain.value], calibration)
-            _prune(graph, chain, amount, before[chain.value], now[chain.value])
+            now = before if chain is places[0] else _designs(Draft(model), graph, [chain], calibration)
+            _prune(graph, chain, elimination.kept(count), before[chain.value], now[chain.value])
         tidy(model)
         return Draft(model, draft.session)
 
     return Pass("prune", change, {"amount": amount, "structured": True})
 
 
-def _kept_count(units: int, amount: float) -> int:
-    keep = max(1, round(units * (1 - amount)))
-    return max(_MULTIPLE, keep // _MULTIPLE * _MULTIPLE) if units > _MULTIPLE else keep
+def _units_kept(units: list[int], amount: float) -> int:
+    """How many units stay in all: whole multiples, and at least one of them in each place that has more."""
+    fewest = sum(min(count, _MULTIPLE) for count in units)
+    return max(fewest, round(sum(units) * (1 - amount)))
 
 
-def _prune(graph: Graph, chain: Chain, amount: float, before: list[Array], now: list[Array]) -> None:
+def _survey(draft: Draft, graph: Graph, places: list[Chain], calibration: Calibration) -> Survey:
+    designs = _designs(draft, graph, places, calibration)
+    return Survey(designs, [_elimination(graph, chain, designs[chain.value].astype(np.float64)) for chain in places])
+
+
+def _elimination(graph: Graph, chain: Chain, design: Array) -> Elimination:
+    assert chain.second is not None
+    weights = _inputs_by_outputs(graph, chain.second)
+    if _bias(graph, chain.second) is not None:
+        design = design - design.mean(axis=0)
+    return eliminate(design.T @ design / len(design), weights, columns=weights.shape[0] // chain.units)
+
+
+def _prune(graph: Graph, chain: Chain, kept: Array, before: Array, now: Array) -> None:
     assert chain.second is not None
     second = chain.second
     weights = _inputs_by_outputs(graph, second)
-    columns = weights.shape[0] // chain.units
     bias = _bias(graph, second)
-    moments = _moments(_design(graph, second, before), _design(graph, second, now), centred=bias is not None)
-    kept = kept_units(moments.old_gram, weights, columns=columns, keep=_kept_count(chain.units, amount))
-    rows = expand(kept, columns)
+    moments = _moments(before.astype(np.float64), now.astype(np.float64), centred=bias is not None)
+    rows = expand(kept, weights.shape[0] // chain.units)
     solved = solve(moments.new_gram[np.ix_(rows, rows)], moments.cross[rows], weights)
     if bias is not None:
         moved = moments.old_mean @ weights - moments.new_mean[rows] @ solved
@@ -89,15 +117,18 @@ def _like(array: Array) -> tuple[int, ...]:
     return (*(1 for _ in array.shape[:-1]), -1)
 
 
-def _design(graph: Graph, second: NodeProto, batches: list[Array]) -> Array:
-    """What `second` multiplies by its weights, one row for each product; the same rows whenever it is called."""
-    if second.op_type == "Conv":
-        rows = np.concatenate([_patches(graph, second, batch) for batch in batches])
-    else:
-        rows = np.concatenate([batch.reshape(-1, batch.shape[-1]) for batch in batches])
-    if len(rows) > _MOST_ROWS:
-        rows = rows[np.random.default_rng(0).permutation(len(rows))[:_MOST_ROWS]]
-    return rows.astype(np.float64)
+def _designs(draft: Draft, graph: Graph, places: list[Chain], calibration: Calibration) -> dict[str, Array]:
+    """What each place's next layer multiplies by its weights, one row for each product; always the same rows."""
+    seconds = {chain.value: chain.second for chain in places if chain.second is not None}
+    most = -(-_MOST_ROWS // len(calibration))
+
+    def part(name: str, array: Array) -> Array:
+        node = seconds[name]
+        rows = _patches(graph, node, array) if node.op_type == "Conv" else array.reshape(-1, array.shape[-1])
+        return rows if len(rows) <= most else rows[np.random.default_rng(0).permutation(len(rows))[:most]]
+
+    found = activations(draft, list(seconds), calibration, part=part)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def _patches(graph: Graph, node: NodeProto, array: Array) -> Array:
@@ -114,10 +145,7 @@ def _moments(old: Array, new: Array, *, centred: bool) -> _Moments:
     if centred:
         old, new = old - old_mean, new - new_mean
     count = len(old)
-    old_gram = old.T @ old / count
-    if old is new:
-        return _Moments(old_gram, old_gram, old_gram, old_mean, new_mean)
-    return _Moments(old_gram, new.T @ new / count, new.T @ old / count, old_mean, new_mean)
+    return _Moments(new.T @ new / count, new.T @ old / count, old_mean, new_mean)
 
 
 def _bias(graph: Graph, node: NodeProto) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,6 +106,11 @@ def put_dense_weights(graph: Graph, node: NodeProto, weights: Array) -> None:
     graph.put(node.input[1], weights.T if _is_transposed(node) else weights)
 
 
+def output_axis(node: NodeProto) -> int:
+    """Along which axis of a dense layer's or convolution's weights its outputs lie."""
+    return 0 if node.op_type == "Conv" or _is_transposed(node) else 1
+
+
 def _is_transposed(node: NodeProto) -> bool:
     return node.op_type == "Gemm" and bool(attribute(node, "transB", 0))
 
@@ -138,8 +143,10 @@ def _split(graph: Graph, node: NodeProto) -> list[NodeProto]:
     return nodes
 
 
-def activations(draft: Draft, names: Sequence[str], calibration: Calibration) -> dict[str, list[Array]]:
-    """What flows through these values, one array for each batch."""
+def activations(
+    draft: Draft, names: Sequence[str], calibration: Calibration, *, part: Callable[[str, Array], Array] | None = None
+) -> dict[str, list[Array]]:
+    """What flows through these values, one array for each batch; `part` says what to keep of one."""
     model = draft.copy_model()
     known = {value.name for value in model.graph.output}
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in known)
@@ -147,7 +154,7 @@ def activations(draft: Draft, names: Sequence[str], calibration: Calibration) ->
     found: dict[str, list[Array]] = {name: [] for name in names}
     for batch in calibration:
         for name, array in zip(names, session.run(list(names), dict(batch)), strict=True):
-            found[name].append(array)
+            found[name].append(array if part is None else part(name, array))
     return found
 
 
@@ -159,22 +166,29 @@ def tidy(model: ModelProto) -> None:
     model.graph.ClearField("value_info")
     used = {node.domain for node in model.graph.node} | {node.domain for f in model.functions for node in f.node} | {""}
     kept = [opset for opset in model.opset_import if opset.domain in used or opset.domain == "ai.onnx"]
-    if not any(_has_graphs(node) for node in model.graph.node):
+    if not has_inner_graphs(model):
         del model.opset_import[:]
         model.opset_import.extend(kept)
     _drop_unused(model)
-    for index, node in enumerate(model.graph.node):
-        node.name = f"{node.op_type}_{index}"
+    name_nodes(model)
+    for node in model.graph.node:
         node.ClearField("doc_string")
         node.ClearField("metadata_props")
 
 
-def _has_graphs(node: NodeProto) -> bool:
-    return any(entry.HasField("g") or entry.graphs for entry in node.attribute)
+def name_nodes(model: ModelProto) -> None:
+    """Give every node a name of its own."""
+    for index, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{index}"
+
+
+def has_inner_graphs(model: ModelProto) -> bool:
+    """Whether a node (If, Loop, Scan) holds graphs of its own."""
+    return any(entry.HasField("g") or entry.graphs for node in model.graph.node for entry in node.attribute)
 
 
 def _drop_unused(model: ModelProto) -> None:
-    if any(_has_graphs(node) for node in model.graph.node):
+    if has_inner_graphs(model):
         return  # an inner graph may use an outer constant
     used = {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]

@@ -18,7 +18,6 @@ from modelserve.tensors import Array, Tensors
 #: A timing shorter than this says more about the clock and the caller than about the model.
 _SHORTEST_S = 0.002
 _MOST_ROUNDS = 25
-_FEWEST_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +35,20 @@ class Speed:
                 "p50_ms": _short(self.median_s * 1e3)}  # fmt: skip
 
 
-def race(original: Any, candidates: Mapping[str, Any], batch: Tensors, *, budget_s: float) -> dict[str, Speed]:
-    """Time onnxruntime sessions on one batch against the original, in about `budget_s` seconds."""
+def race(
+    original: Any, candidates: Mapping[str, Any], batch: Tensors, *, budget_s: float, fewest_rounds: int = 5
+) -> dict[str, Speed]:
+    """Time onnxruntime sessions on one batch against the original, in about `budget_s` seconds.
+
+    Args:
+        fewest_rounds: Also where that takes longer.
+    """
     feed = dict(batch)
     sessions = {"": original, **candidates}
     once = {name: _warm(session, feed) for name, session in sessions.items()}
     repeats = {name: max(1, math.ceil(_SHORTEST_S / seconds)) for name, seconds in once.items()}
     a_round = sum(once[name] * repeats[name] for name in sessions)
-    rounds = int(min(_MOST_ROUNDS, max(_FEWEST_ROUNDS, budget_s / a_round)))
+    rounds = int(min(_MOST_ROUNDS, max(fewest_rounds, budget_s / a_round)))
     times: dict[str, list[float]] = {name: [] for name in sessions}
     random = np.random.default_rng(0)
     for _ in range(rounds):
