@@ -230,7 +230,7 @@ def default_name(servable: Servable) -> str:
     return f"{plain[: 39 - _DIGEST_LETTERS].rstrip('-') or 'model'}-{servable.digest[:_DIGEST_LETTERS]}"
 
 
-def _optimized(servable: Servable, plan: Any, on_progress: Callable[[str], None] | None) -> Servable:
+def _optimized(servable: Servable, plan: Any, on_progress: Callable[[str], None] | None = None) -> Servable:
     if plan is None:
         return servable
     if isinstance(servable, LiveCallable):
