@@ -248,7 +248,7 @@ _settings = functools.partial(
 )
 
 
-@_settings(max_examples=15)
+@_settings(max_examples=15, derandomize=True)
 @given(tasks())
 def test_what_is_accepted_decides_as_its_source(task: Task) -> None:
     check(task)

@@ -222,12 +222,12 @@ def _options(portable: Any) -> dict[int, dict[str, Any]]:
     for part in parts_of(portable):
         known = _converter_pool.get(sklearn_operator_name_map.get(type(part)))
         allowed = (known.get_allowed_options() if known is not None else None) or {}
-        # A Pipeline hands its options to its last step, which has its own here.
+        # A Pipeline hands its options to its classifiers, where these have none of their own.
         maps = "zipmap" in allowed and not isinstance(part, Pipeline)
         settings: dict[str, Any] = {"zipmap": False} if maps else {}
         if isinstance(part, CountVectorizer):
             settings["locale"] = "C"
-        if settings:
+        if settings or (hasattr(part, "get_params") and sklearn.base.is_classifier(part)):
             options[id(part)] = settings
     return options
 

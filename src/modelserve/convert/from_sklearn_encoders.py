@@ -63,7 +63,7 @@ def one_hot(part: Any, _last: bool) -> Any:
             hits = _hits(column, categories, drawing, double)
             answer = drawing.add("MatMul", [hits, drawing.row(table, double)])
             if unknown.any():
-                others = drawing.add("Sub", [drawing.row(np.ones((1, 1)), double), _any(hits, drawing)])
+                others = drawing.add("Sub", [drawing.row(np.ones((1, 1)), double), _sum(hits, drawing)])
                 answer = drawing.add("Add", [answer, drawing.add("MatMul", [others, drawing.row(unknown, double)])])
             answers.append(answer)
         return {"value": drawing.add("Concat", answers, axis=1)}
@@ -83,7 +83,7 @@ def ordinal(part: Any, _last: bool) -> Any:
         for column, categories, table in zip(_split(parts, drawing), part.categories_, tables, strict=True):
             hits = _hits(column, categories, drawing, double)
             number = drawing.add("MatMul", [hits, drawing.row(table, double)])
-            is_known = drawing.add("Cast", [_any(hits, drawing)], to=TensorProto.BOOL)
+            is_known = drawing.add("Cast", [_sum(hits, drawing)], to=TensorProto.BOOL)
             answers.append(drawing.add("Where", [is_known, number, drawing.row(np.array([[unknown]]), double)]))
         return {"value": drawing.add("Concat", answers, axis=1)}
 
@@ -101,6 +101,25 @@ def binarizer(part: Any, _last: bool) -> Any:
     return TransformerStandIn(paint, part.n_features_in_, jumps=True)
 
 
+def normalizer(part: Any, _last: bool) -> Any:
+    """A Normalizer: each row by its own length."""
+
+    def paint(parts: Sequence[Part], drawing: Drawing, double: bool) -> Mapping[str, str]:
+        x = gather(parts, drawing, double=double)
+        size = drawing.add("Abs", [x])
+        if part.norm == "max":
+            length = drawing.add("ReduceMax", [size, drawing.weight(np.array([1], np.int64))], keepdims=1)
+        elif part.norm == "l1":
+            length = _sum(size, drawing)
+        else:
+            length = drawing.add("Sqrt", [_sum(drawing.add("Mul", [x, x]), drawing)])
+        is_nothing = drawing.add("Equal", [length, drawing.row(np.zeros((1, 1)), double)])
+        divisor = drawing.add("Where", [is_nothing, drawing.row(np.ones((1, 1)), double), length])
+        return {"value": drawing.add("Div", [x, divisor])}
+
+    return TransformerStandIn(paint, part.n_features_in_)
+
+
 def bins(part: Any, _last: bool) -> Any:
     """A KBinsDiscretizer; its answer is dense."""
     is_one_hot = part.encode != "ordinal"
@@ -110,7 +129,7 @@ def bins(part: Any, _last: bool) -> Any:
         for column, edges, count in zip(_split(parts, drawing), part.bin_edges_, part.n_bins_, strict=True):
             x = gather([column], drawing, double=double)
             inner = drawing.row(np.asarray(edges)[np.newaxis, 1:-1], double)
-            place = _any(drawing.add("CastLike", [drawing.add("GreaterOrEqual", [x, inner]), x]), drawing)
+            place = _sum(drawing.add("CastLike", [drawing.add("GreaterOrEqual", [x, inner]), x]), drawing)
             if is_one_hot:
                 is_place = drawing.add("Equal", [place, drawing.row(np.arange(count)[np.newaxis], double)])
                 place = drawing.add("CastLike", [is_place, x])
@@ -169,8 +188,8 @@ def _hits(column: Part, categories: Array, drawing: Drawing, double: bool) -> st
     return drawing.add("CastLike", [drawing.add("Equal", [x, drawing.row(wanted[np.newaxis], double)]), x])
 
 
-def _any(hits: str, drawing: Drawing) -> str:
-    """How many there are in a row: 1 where a column has any category. (rows, 1)."""
+def _sum(hits: str, drawing: Drawing) -> str:
+    """The sum of each row, (rows, 1): of `_hits`, 1 where there is any."""
     return drawing.add("ReduceSum", [hits, drawing.weight(np.array([1], np.int64))], keepdims=1)
 
 

@@ -45,7 +45,16 @@ from modelserve.convert.from_sklearn_drawings import (
     means_of_groups,
     quantiles,
 )
-from modelserve.convert.from_sklearn_encoders import binarizer, bins, imputer, indicator, one_hot, ordinal, power
+from modelserve.convert.from_sklearn_encoders import (
+    binarizer,
+    bins,
+    imputer,
+    indicator,
+    normalizer,
+    one_hot,
+    ordinal,
+    power,
+)
 from modelserve.convert.from_sklearn_standins import (
     TransformerStandIn,
     forest_stand_in,
@@ -215,6 +224,7 @@ _RULES: Mapping[type, Rule] = {
     sklearn.ensemble.VotingClassifier: _set(flatten_transform=False),
     sklearn.preprocessing.KBinsDiscretizer: bins,
     sklearn.preprocessing.Binarizer: binarizer,
+    sklearn.preprocessing.Normalizer: normalizer,
     sklearn.ensemble.AdaBoostClassifier: _weighted_votes,
     sklearn.ensemble.RandomTreesEmbedding: _embedding,
     sklearn.neighbors.NearestCentroid: centroids,

@@ -158,9 +158,11 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
 
 def _second(estimator: Any, found: Mapping[str, str], container: Any, drawing: Drawing) -> str:
     """What stands beside the label: probabilities, or raw scores where those around asked for them."""
+    if isinstance(estimator, OutlierStandIn):
+        return found["scores"]
     is_asked = isinstance(estimator, ScoringStandIn) and container.get_options(estimator, {"raw_scores": False})
-    if not is_asked or not is_asked["raw_scores"]:
-        return found["probabilities" if isinstance(estimator, ClassifierStandIn) else "scores"]
+    if not (is_asked and is_asked["raw_scores"]):
+        return found["probabilities"]
     if len(estimator.classes_) > 2:
         return found["scores"]
     return drawing.add("Concat", [drawing.add("Neg", [found["scores"]]), found["scores"]], axis=1)

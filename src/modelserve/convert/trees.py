@@ -1,4 +1,4 @@
-"""Tree ensembles of skl2onnx within a float64 graph: they compute in float32, so their inputs are cast before them."""
+"""What computes in float32 within a float64 graph of skl2onnx: its inputs are cast just before it."""
 
 from __future__ import annotations
 
@@ -13,22 +13,30 @@ from modelserve.convert.forest import EXACT
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+_SUPPORT_VECTORS = {"SVMClassifier", "SVMRegressor"}
+
 
 def cast_before_trees(model: ModelProto) -> None:
-    """Have every tree ensemble take float32, and let what it gives be float32 as well.
+    """Have what computes in float32 only take float32, and let what it gives be float32 as well.
 
     A scaler in float32 before trees moves values across thresholds; in float64 with one rounding at the trees it does
-    not, because that is where scikit-learn itself rounds.
+    not, because that is where scikit-learn itself rounds. onnxruntime has support vectors in float32 only, too; what
+    comes behind them is given float64 again.
     """
     nodes = []
     given = set()
     for index, node in enumerate(model.graph.node):
-        if node.op_type.startswith("TreeEnsemble") and node.doc_string != EXACT:
+        is_tree = node.op_type.startswith("TreeEnsemble") and node.doc_string != EXACT
+        if is_tree or node.op_type in _SUPPORT_VECTORS:
             narrow = f"{node.input[0]}_float32_{index}"
             nodes.append(helper.make_node("Cast", [node.input[0]], [narrow], to=TensorProto.FLOAT))
             node.input[0] = narrow
-            given.update(node.output)
         nodes.append(node)
+        if is_tree:
+            given.update(node.output)
+        elif node.op_type in _SUPPORT_VECTORS:
+            wide, node.output[-1] = node.output[-1], f"{node.output[-1]}_float32"
+            nodes.append(helper.make_node("Cast", [node.output[-1]], [wide], to=TensorProto.DOUBLE))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     for value in model.graph.output:
