@@ -39,7 +39,7 @@ def pictured(draft: Draft, image: ImageInput, images: Array, name: str | None = 
         SignatureError: the draft has no input of that size for images.
         UnfaithfulError: the preprocessing in the graph is not numpy's.
     """
-    place = _place(draft, image, name)
+    place = _place(draft, image, name, images.shape[3])
     prefix = _free_prefix(draft.model)
     graph = preprocessing(place, prefix, draft.model.ir_version)
     session = load(graph.SerializeToString())
@@ -65,13 +65,13 @@ def pictured(draft: Draft, image: ImageInput, images: Array, name: str | None = 
     )
 
 
-def _place(draft: Draft, image: ImageInput, name: str | None) -> Place:
+def _place(draft: Draft, image: ImageInput, name: str | None, given_channels: int) -> Place:
     found = []
     for spec in draft.signature.inputs:
         if name not in {None, spec.name}:
             continue
         for layout in (image.layout,) if image.layout else LAYOUTS:
-            place = _fitting(spec, layout, image)
+            place = _fitting(spec, layout, image, given_channels)
             found += [place] if place is not None else []
     if len(found) == 1:
         return found[0]
@@ -85,12 +85,13 @@ def _place(draft: Draft, image: ImageInput, name: str | None) -> Place:
     )
 
 
-def _fitting(spec: TensorSpec, layout: str, image: ImageInput) -> Place | None:
+def _fitting(spec: TensorSpec, layout: str, image: ImageInput, given_channels: int) -> Place | None:
     if len(spec.shape) != 4 or not (spec.dtype.startswith("float") or spec.dtype == "uint8"):
         return None
     channels, *sides = (spec.shape[layout.index(axis)] for axis in "CHW")
     fits = all(isinstance(side, str) or side == want for side, want in zip(sides, image.height_width, strict=True))
-    return Place(image, spec, layout, channels) if fits and channels in (1, 3, 4) else None
+    count = given_channels if isinstance(channels, str) else channels  # a model of any number takes the images' own
+    return Place(image, spec, layout, count) if fits and count in (1, 3, 4) else None
 
 
 def _compared(place: Place, session: Any) -> FidelityReport:
