@@ -76,7 +76,7 @@ def _page(stem: Path, content: Mapping[str, Any]) -> Iterator[str]:
     yield from ("", "| model | bound | speed | smaller |", "|---|---|---|---|")
     yield from (row for target in TARGETS for row in _target_rows(target, content))
     yield from _pruning(content)
-    yield from ("", "## Overruns", "", *content["overruns"])
+    yield from ("", "## Overruns", "", *(content["overruns"] or ["Not measured."]))
     for name, found in _ordered(content):
         yield from ("", f"## All candidates: {name}", "", *_candidates(found))
 
@@ -104,10 +104,15 @@ def _chosen_row(_name: str, found: Mapping[str, Any]) -> str:
 
 
 def _target_rows(target: Target, content: Mapping[str, Any]) -> Iterator[str]:
-    for _, found in _ordered(content):
+    searches = [found for _, found in _ordered(content) if found["model"] == target.model]
+    searches = [found for found in searches if found["report"]["max_drop"] == target.bound]
+    if not searches:
+        yield f"| {target.model} | {target.bound:g} | not measured, of {target.speed:g} | of {target.smaller:g} |"
+    for found in searches:
         report = found["report"]
         item = _chosen(report)
-        if found["model"] != target.model or report["max_drop"] != target.bound or item is None:
+        if item is None:
+            yield f"| {target.model}, {report['goal']} | {target.bound:g} | **missed**: {report['reason']} | |"
             continue
         speed, smaller = found["speed"], item["size_ratio"]
         yield (
