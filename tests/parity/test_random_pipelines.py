@@ -200,7 +200,7 @@ def _pipeline(steps: list[Any]) -> Pipeline:
 def check(task: Task) -> str:
     """Convert with a few rows, and compare on the others; what became of it."""
     order = np.random.default_rng(1).permutation(len(task.rows))
-    known, fresh = order[:150], order[150:]
+    known, fresh = np.split(order, [min(150, len(order) // 2)])
     take = (lambda at: task.rows.iloc[at]) if hasattr(task.rows, "iloc") else (lambda at: task.rows[at])
     try:
         source = task.source.fit(take(known), task.target[known])

@@ -50,7 +50,10 @@ def batch_sizes(rows: int) -> tuple[int, ...]:
 
 
 def axis_samples(signature: Signature, example: Tensors, names: Sequence[str]) -> Iterator[Sample]:
-    """The example's first rows with the axes called `names` at several sizes: shorter, and longer than the example."""
+    """The example's first rows with the axes called `names` at several sizes: shorter, and longer than the example.
+
+    Probes: where a size leaves nothing to compute on, frameworks differ in what the mean of nothing is.
+    """
     places = {spec.name: [at for at, size in enumerate(spec.shape) if size in names] for spec in signature.inputs}
     size = next(example[name].shape[at] for name, axes in places.items() for at in axes)
     rows = _resized(example, 2) if all(spec.is_batched for spec in signature.inputs) else example
@@ -59,7 +62,7 @@ def axis_samples(signature: Signature, example: Tensors, names: Sequence[str]) -
             continue
         tensors = {name: _stretched(array, places[name], wanted) for name, array in rows.items()}
         if sum(array.nbytes for array in tensors.values()) <= _LARGEST_BYTES:
-            yield Sample(f"{' and '.join(names)} of {wanted}", tensors)
+            yield Sample(f"{' and '.join(names)} of {wanted}", tensors, probes=True)
 
 
 def infinity_samples(signature: Signature, example: Tensors) -> Iterator[Sample]:
