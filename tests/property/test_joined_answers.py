@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from modelserve import wire
 from modelserve.bundle import LiveCallable
-from modelserve.errors import ModelRunError
+from modelserve.errors import ModelRunError, ModelServeError, WireError
 from modelserve.runtime import PoolSettings, WorkerPool
 from modelserve.session import Session
 from modelserve.tensors import Array, Signature, TensorSpec
@@ -47,11 +47,13 @@ def decoded(reply: wire.Reply) -> Array:
     return next(iter(wire.decode(wire.reply_layout(reply.header), reply.body).values()))
 
 
-async def ask_all(pool: WorkerPool, name: str, inputs: list[Array]) -> list[Array | ModelRunError]:
-    async def ask(array: Array) -> Array | ModelRunError:
+async def ask_all(
+    pool: WorkerPool, name: str, inputs: list[Array], refusal: type[ModelServeError] = ModelRunError
+) -> list[Array | ModelServeError]:
+    async def ask(array: Array) -> Array | ModelServeError:
         try:
             reply = await pool.submit(wire.encode_request({name: array}), len(array))
-        except ModelRunError as error:
+        except refusal as error:
             return error
         return decoded(reply)
 
@@ -128,6 +130,24 @@ def test_a_request_of_which_one_slice_is_refused_fails_as_a_whole(dear_when_larg
     with pytest.raises(ModelRunError, match="negative"):
         together(dear_when_large, bad)
     assert together(dear_when_large, x)[0].tolist() == [1.0] * 2_000
+
+
+def test_an_answer_that_cannot_travel_fails_its_own_request_only(home: None) -> None:
+    def run(tensors: dict[str, Array]) -> dict[str, Array]:
+        return {"y": np.array([None if x < 0 else f"{x:g}" for x in tensors["x"][:, 0]], object)}
+
+    run.__module__ = "__main__"  # by value: workers do not have this module
+    signature = Signature((TensorSpec("x", "float32", ("batch", 1)),), (TensorSpec("y", "string", ("batch",)),))
+    pool = WorkerPool(LiveCallable(cloudpickle.dumps(run), signature, "A test.", rows_independent=True), workers=1)
+    try:
+        for rows in (1, 2, 4, 8, 16, 32, 64) * 4:  # what it learns from that joining pays
+            pool.submit(wire.encode_request({"x": np.ones((rows, 1), np.float32)}), rows).result()
+        inputs = [np.array([[-1 if number == 40 else number]], np.float32) for number in range(60)]
+        answers = asyncio.run(ask_all(pool, "x", inputs, WireError))
+        assert [number for number, answer in enumerate(answers) if isinstance(answer, WireError)] == [40]
+        assert all(answer.tolist() == [f"{number}"] for number, answer in enumerate(answers) if number != 40)
+    finally:
+        pool.close()
 
 
 def test_large_answers_stay_valid_after_the_pool_is_closed(home: None) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from modelserve import wire
 from modelserve.bundle import Bundle, LiveCallable
 from modelserve.bundle.manifest import signature_from_json
-from modelserve.errors import BundleError, ModelRunError, ModelServeError, OutOfMemoryError, PredictionError
+from modelserve.errors import BundleError, ModelRunError, ModelServeError, OutOfMemoryError, PredictionError, WireError
 from modelserve.runtime import messages
 from modelserve.runtime.batcher import Curve, Patience, Slicing, Waiting, describe, groups, usual
 from modelserve.runtime.bell import Bell
@@ -205,7 +205,7 @@ class Worker:
                 self._answer_one(group[0])
             else:
                 self._answer_joined(group)
-        except (PredictionError, OutOfMemoryError) as error:
+        except (PredictionError, OutOfMemoryError, WireError) as error:
             if len(group) == 1:
                 self._fail(group[0].submission, error)
                 return
@@ -257,11 +257,12 @@ class Worker:
         rows = sum(one.rows for one in group)
         if any(not array.ndim or array.shape[0] != rows for array in answer.values()):
             raise ModelRunError(f"The model gave no row for each of {rows} rows.")
-        start = 0
-        for count, one in enumerate(group, 1):
-            end = start + one.rows
-            self._write(one.submission, wire.encode_reply({name: array[start:end] for name, array in answer.items()}))
-            start = end
+        ends = np.cumsum([one.rows for one in group]).tolist()
+        parts_of = zip([0, *ends], ends, strict=False)
+        # All are encoded before the first is written: none may be answered and then refused.
+        replies = [wire.encode_reply({name: array[a:b] for name, array in answer.items()}) for a, b in parts_of]
+        for count, (one, reply) in enumerate(zip(group, replies, strict=True), 1):
+            self._write(one.submission, reply)
             if count % _SHOWN_AT_ONCE == 0:
                 self._receiver.show()  # the application goes on with these while the others are written
 
