@@ -46,6 +46,12 @@ class Endpoints:
         with self._lock:
             return list(self._found.values())
 
+    @property
+    def known(self) -> list[str]:
+        """Endpoints that have or had containers."""
+        with self._lock:
+            return sorted({name for name, _ in self._fleets} | set(self.ended))
+
     def CreateEndpoint(self, request: v1.CreateEndpointRequest) -> Any:
         name = f"{request.parent}/endpoints/{request.endpoint_id or 10**18 + len(self._found)}"
         self._refuse_known(name)
