@@ -14,7 +14,7 @@ from typing import Any
 from google.auth.transport.requests import Request as AuthRequest
 
 from modelserve.backend import Reply, ReplyFuture, Request
-from modelserve.backend.sized import content_type, read_reply, request_content
+from modelserve.backend.oip import sized_reply, sized_request
 from modelserve.backend.transport import Transport, pooled_client
 from modelserve_vertex.errors import asking
 from modelserve_vertex.options import VertexOptions
@@ -41,18 +41,18 @@ class Calls:
         )
 
     def submit(self, request: Request, primary: str) -> ReplyFuture:
-        content, header_bytes = request_content(request.message, primary)
-        return self._transport.start(self._ask(content, header_bytes, request.timeout_s))
+        media_type, content = sized_request(request.message, primary)
+        return self._transport.start(self._ask(media_type, content, request.timeout_s))
 
     def close(self) -> None:
         self._transport.close()
 
-    async def _ask(self, content: bytes, header_bytes: int, timeout_s: float) -> Reply:
-        headers = {"content-type": content_type(header_bytes), **await self._authorization()}
+    async def _ask(self, media_type: str, content: bytes, timeout_s: float) -> Reply:
+        headers = {"content-type": media_type, **await self._authorization()}
         answer = await self._transport.ask("POST", self._path, content=content, headers=headers, timeout_s=timeout_s)
         if not answer.is_success:
             raise refusal(answer, f"POST {self._path}")
-        return read_reply(answer.headers.get("content-type", ""), answer.content)
+        return sized_reply(answer.headers.get("content-type", ""), answer.content)
 
     async def _authorization(self) -> dict[str, str]:
         """The token, renewed in another thread when it is about to end."""
@@ -67,5 +67,3 @@ class Calls:
 
 def _renew(credentials: Any) -> None:
     credentials.refresh(AuthRequest())
-
-

@@ -169,9 +169,7 @@ class Deploying:
             "deployed model", deployed, lambda: self._resources.undeploy(recipe.endpoint, recipe.deployed_id)
         )
         split = traffic.first(options.canary_percent, standing)
-        return self._resources.start_deploy(
-            requests.deploy_model(recipe.endpoint, recipe.model, options, scale, split)
-        )
+        return self._resources.start_deploy(requests.deploy_model(recipe.endpoint, recipe.model, options, scale, split))
 
 
 def require_bundle(servable: Servable) -> Bundle:
@@ -182,6 +180,4 @@ def require_bundle(servable: Servable) -> Bundle:
     """
     if isinstance(servable, Bundle):
         return servable
-    raise NotSupportedError(
-        f"Vertex AI runs portable models only: {servable.reason} Serve it on a local target."
-    )
+    raise NotSupportedError(f"Vertex AI runs portable models only: {servable.reason} Serve it on a local target.")

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from modelserve.backend import (
+    DeploymentSpec,
     Endpoint,
     EndpointStatus,
     Limits,
@@ -17,6 +18,7 @@ from modelserve.backend import (
     Scale,
     Servable,
 )
+from modelserve.backend.preflight import require_passed
 from modelserve.bundle import Bundle
 from modelserve.bundle.manifest import Manifest
 from modelserve.errors import ConfigError, DeadlineError, DeploymentClosedError, DeploymentNotFoundError, NotReadyError
@@ -27,6 +29,7 @@ from modelserve_vertex.inventory import remove
 from modelserve_vertex.limits import KIND_LIMITS
 from modelserve_vertex.logs import lines
 from modelserve_vertex.options import EndpointKind
+from modelserve_vertex.preflight import findings
 from modelserve_vertex.target import Target
 
 #: The header grows on its way by the outputs that are spelt out.
@@ -99,6 +102,9 @@ class VertexEndpoint(Endpoint):
         )
         found = deploying.standing()
         if not deploying.is_done(found):
+            if found is None:
+                checked = findings(self._target, bundle, DeploymentSpec(self.name, scale))
+                require_passed(checked, f"Deploying {self.name!r}")
             standing = None if found is None else state.answering(found)
             kept = Scale.fixed(1) if standing is None else requests.scale_of(standing)
             deploying.run(bundle, found, scale or kept, wait=wait)
@@ -155,10 +161,16 @@ class VertexEndpoint(Endpoint):
             deployed = state.answering(self._found())
             if deployed is not None and state.available(deployed) == minimum:
                 return
-            if deployed is not None and not requests.scale_of(deployed).is_fixed and state.available(deployed) > minimum:
+            if (
+                deployed is not None
+                and not requests.scale_of(deployed).is_fixed
+                and state.available(deployed) > minimum
+            ):
                 return
             if time.monotonic() > deadline:
-                raise DeadlineError(f"{self.name!r} has not {minimum} replicas in time; it goes on. Look at its status.")
+                raise DeadlineError(
+                    f"{self.name!r} has not {minimum} replicas in time; it goes on. Look at its status."
+                )
             time.sleep(self._target.options.poll_s)
 
     def _open(self) -> Calls:

@@ -1,6 +1,6 @@
 """Everything that is asked of Google for one target: credentials, addresses, clients.
 
-The GAPIC clients talk REST, never gRPC: modelserve starts processes and its host program may fork, which gRPC does not survive.
+The GAPIC clients talk REST, never gRPC: the program around this one may fork, and gRPC does not survive that.
 """
 
 from __future__ import annotations
@@ -127,15 +127,14 @@ class Google:
         """Credentials and the project that comes with them."""
         if self.is_rehearsed:
             # No token ever travels over plain HTTP.
-            return AnonymousCredentials(), None  # type: ignore[no-untyped-call]  # untyped there
+            return AnonymousCredentials(), None
         file = self._options.credentials
         with asking("Reading Google's credentials"):
             if file is not None:
                 made = service_account.Credentials.from_service_account_file(str(file), scopes=_SCOPES)
                 return made, made.project_id
-            return google.auth.default(scopes=_SCOPES)
+            found, project = google.auth.default(scopes=_SCOPES)
+            return found, project
 
     def _client(self, kind: Any) -> Any:
-        return kind(
-            credentials=self.credentials, transport="rest", client_options={"api_endpoint": self.api_address}
-        )
+        return kind(credentials=self.credentials, transport="rest", client_options={"api_endpoint": self.api_address})

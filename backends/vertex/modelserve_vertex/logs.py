@@ -38,5 +38,3 @@ def _written(entry: dict[str, Any]) -> Iterator[str]:
     """The lines of one entry, which has text or a structure with a message."""
     text = entry.get("textPayload") or entry.get("jsonPayload", {}).get("message", "")
     yield from str(text).splitlines()
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ _MOST_DEPLOY_S = 7200
 _MOST_ANSWER_S = 3600
 
 
-class EndpointKind(str, Enum):
+class EndpointKind(StrEnum):
     """How an endpoint is reached."""
 
     DEDICATED = "dedicated"
@@ -42,7 +42,8 @@ class VertexOptions(Options):
         "modelserve", description="Artifact Registry repository in that region for the image. Default: 'modelserve'."
     )
     image: str = Field(
-        "", description="Image to run instead of our own runtime's; it must lie in Artifact Registry and keep the contract."
+        "",
+        description="Image to run instead of our own runtime's; it must lie in Artifact Registry.",
     )
     credentials: Path | None = Field(
         None, description="File with a service account's key. Default: application default credentials."
@@ -63,8 +64,12 @@ class VertexOptions(Options):
 
     machine_type: str = Field("n1-standard-2", description="Machine of each replica. Default: 'n1-standard-2'.")
     accelerator_type: str = Field("", description="Accelerator of each replica, such as 'NVIDIA_L4'. Default: none.")
-    accelerator_count: int = Field(0, ge=0, le=16, description="How many of them a replica has. Default: 1 if a type is given.")
-    spot: bool = Field(False, description="Whether replicas run on spot capacity, which may vanish. Default: they do not.")
+    accelerator_count: int = Field(
+        0, ge=0, le=16, description="How many of them a replica has. Default: 1 if a type is given."
+    )
+    spot: bool = Field(
+        False, description="Whether replicas run on spot capacity, which may vanish. Default: they do not."
+    )
     workers: Annotated[int, Field(ge=1, le=64)] | None = Field(
         None, description="Worker processes within a replica. Default: one for each of its processors, at most 8."
     )
@@ -78,17 +83,26 @@ class VertexOptions(Options):
         1800.0, description="Longest time for a replica to become healthy, at most 7200. Default: 1800."
     )
 
-    service_account: str = Field("", description="Service account that the container runs as. Default: the service agent's own.")
+    service_account: str = Field(
+        "", description="Service account that the container runs as. Default: the service agent's own."
+    )
     kms_key: str = Field("", description="Key that encrypts model and endpoint, in the same region. Default: Google's.")
     labels: dict[str, str] = Field(default_factory=dict, description="Further labels of everything that is made.")
-    container_logging: bool = Field(True, description="Whether the container's lines go to Cloud Logging. Default: they do.")
-    access_logging: bool = Field(False, description="Whether every request is noted in Cloud Logging. Default: it is not.")
-    request_log_table: str = Field("", description="BigQuery table for samples of requests and answers: bq://project.dataset.table.")
+    container_logging: bool = Field(
+        True, description="Whether the container's lines go to Cloud Logging. Default: they do."
+    )
+    access_logging: bool = Field(
+        False, description="Whether every request is noted in Cloud Logging. Default: it is not."
+    )
+    request_log_table: str = Field(
+        "", description="BigQuery table for samples of requests and answers: bq://project.dataset.table."
+    )
     request_log_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.1, description="Share of requests that goes there. Default: 0.1."
     )
     canary_percent: Annotated[int, Field(ge=0, le=99)] = Field(
-        0, description="Share of the traffic that an update gets at first, in percent. Default: 0, all at once when it is ready."
+        0,
+        description="Percent of the traffic that an update gets at first. Default: 0, all at once when it is ready.",
     )
     canary_hold_s: Seconds = Field(
         300.0, description="How long an update keeps to that share before it gets all. Default: 300."
@@ -104,14 +118,17 @@ class VertexOptions(Options):
         "", description="Address of the API instead of the region's own, such as a private one or a stand-in's."
     )
     predict_address: str = Field(
-        "", description="Address for predictions instead of the endpoint's name, such as that of a forwarding rule (psc)."
+        "",
+        description="Address for predictions instead of the endpoint's name, such as that of a forwarding rule (psc).",
     )
 
     @field_validator("region")
     @classmethod
     def _one_region(cls, region: str) -> str:
         if region in {"global", "us", "eu"}:
-            raise ValueError("must be one region such as 'europe-west4'; predictions have no global or multi-region host")
+            raise ValueError(
+                "must be one region such as 'europe-west4'; predictions have no global or multi-region host"
+            )
         return region
 
     @field_validator("api_address", "predict_address")

@@ -6,71 +6,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import json
 
 import httpx
 
-from modelserve.errors import (
-    AccessDeniedError,
-    BackendError,
-    DeadlineError,
-    DeploymentNotFoundError,
-    InputError,
-    ModelRunError,
-    ModelServeError,
-    NotReadyError,
-    OverloadedError,
-    WireError,
-    by_code,
-)
+from modelserve.backend.oip import error_of
+from modelserve.errors import BackendError, InputError, ModelServeError, NotReadyError
 
-#: What a status means that the cloud's own door gives.
-_BY_STATUS: Mapping[int, type[ModelServeError]] = {
-    400: BackendError,
-    401: AccessDeniedError,
-    403: AccessDeniedError,
-    404: DeploymentNotFoundError,
-    408: DeadlineError,
-    413: InputError,
-    415: WireError,
-    422: ModelRunError,
-    429: OverloadedError,
-    502: NotReadyError,
-    503: NotReadyError,
-    504: DeadlineError,
-}
 #: Of Google's answer while nothing is deployed.
 _RESTS = "traffic_split"
 
 
 def refusal(answer: httpx.Response, doing: str) -> ModelServeError:
     """The error that this answer stands for."""
-    said = _said(answer)
-    theirs = said.get("error")
-    if isinstance(theirs, dict):
-        return _from_door(answer.status_code, str(theirs.get("message", "")) or doing)
-    text = str(theirs or said.get("detail") or "") or f"{doing}: answered {answer.status_code} {answer.reason_phrase}."
-    kind: Callable[..., ModelServeError] = by_code(str(said.get("code", "")))
-    if kind is ModelServeError:
-        kind = _BY_STATUS.get(answer.status_code, BackendError)
-    if kind is OverloadedError:
+    theirs = _doors_word(answer)
+    if theirs is None:
         wait = answer.headers.get("retry-after", "1")
-        return OverloadedError(text, retry_after_s=float(wait) if wait.isdecimal() else 1.0)
-    return kind(text)
+        return error_of(answer.status_code, answer.content, doing, retry_after=wait)
+    if answer.status_code == 400:
+        return _refused_request(theirs)
+    # The door's statuses mean what they mean everywhere; only its body is of another form.
+    return error_of(answer.status_code, json.dumps({"error": theirs}), doing)
 
 
-def _from_door(status: int, text: str) -> ModelServeError:
-    if status == 400 and _RESTS in text:
+def _refused_request(text: str) -> ModelServeError:
+    if _RESTS in text:
         return NotReadyError(f"{text} Nothing is deployed to it now; scale() to 1 or more.")
-    if status == 400 and "payload size" in text:
-        return InputError(text)
-    return _BY_STATUS.get(status, BackendError)(text)
+    return InputError(text) if "payload size" in text else BackendError(text)
 
 
-def _said(answer: httpx.Response) -> dict[str, Any]:
+def _doors_word(answer: httpx.Response) -> str | None:
+    """What the door says; None where the container answered."""
     try:
-        content = answer.json()
-    except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return str(answer.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None

@@ -91,7 +91,7 @@ def mutate_replicas(endpoint: str, deployed_id: str, scale: Scale) -> v1.MutateD
 
 
 def move_traffic(endpoint: Any, split: Mapping[str, int], labels: Mapping[str, str]) -> v1.UpdateEndpointRequest:
-    """The endpoint's traffic, and the labels that name the model behind it, if nobody changed the endpoint meanwhile."""
+    """The endpoint's traffic, and the labels that name the model behind it, unless somebody changed it meanwhile."""
     changed = v1.Endpoint(
         name=endpoint.name,
         etag=endpoint.etag,

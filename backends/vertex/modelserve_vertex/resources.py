@@ -76,7 +76,7 @@ class Resources:
         self._done(doing, self.google.endpoints.mutate_deployed_model, request, deadline)
 
     def move_traffic(self, endpoint: str, split: dict[str, int], labels: dict[str, str]) -> None:
-        """Divide the traffic, and label the endpoint with the model that it means; tried again when it changed meanwhile."""
+        """Divide the traffic, and label the endpoint with its model; again where somebody changed it meanwhile."""
         for left in reversed(range(_TRAFFIC_TRIES)):
             found = self.endpoint(endpoint)
             if found is None or (dict(found.traffic_split), dict(found.labels)) == (split, labels):
@@ -110,7 +110,9 @@ class Resources:
         for deployed in found.deployed_models:
             self.undeploy(endpoint, deployed.id)
         request = v1.DeleteEndpointRequest(name=endpoint)
-        self._removed(f"Deleting the endpoint {names.short(endpoint)!r}", self.google.endpoints.delete_endpoint, request)
+        self._removed(
+            f"Deleting the endpoint {names.short(endpoint)!r}", self.google.endpoints.delete_endpoint, request
+        )
 
     def remove_model(self, model: str) -> None:
         """Remove a registered model. Quiet when it is gone."""

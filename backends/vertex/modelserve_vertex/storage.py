@@ -75,7 +75,9 @@ class BundleStorage:
     def digests(self) -> list[str]:
         """Of the bundles that are there, whole or not; none where there is no such bucket."""
         with asking(f"Listing {self._place}"), contextlib.suppress(google_errors.NotFound):
-            blobs = self._google.storage.list_blobs(self._bucket_name, prefix=f"{self._folder}/", **self._google.reading)
+            blobs = self._google.storage.list_blobs(
+                self._bucket_name, prefix=f"{self._folder}/", **self._google.reading
+            )
             return sorted({blob.name.removeprefix(f"{self._folder}/").partition("/")[0] for blob in blobs})
         return []
 

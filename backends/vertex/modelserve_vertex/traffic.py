@@ -9,13 +9,14 @@ INCOMING = "0"
 
 
 def first(share: int, standing: Mapping[str, int]) -> dict[str, int]:
-    """The split when a model comes: it gets `share` percent of what the standing ones have; all, where there are none."""
+    """The split when a model comes: it gets `share` percent, or all where nothing stands."""
     if not standing:
         return {INCOMING: 100}
     return {INCOMING: share, **_shared(100 - share, standing)}
 
 
 def all_to(deployed_id: str) -> dict[str, int]:
+    """Everything to one model."""
     return {deployed_id: 100}
 
 

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from modelserve.errors import BackendError
 
 _STORAGE = "https://storage.googleapis.com"
-_TOKEN = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token"
+_TOKENS = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token"
 #: The client libraries' own variable for a stand-in, which is asked without a token.
 _EMULATOR = "STORAGE_EMULATOR_HOST"
 _TOKEN_S = 10.0
@@ -71,7 +71,7 @@ class _Storage:
 
 
 def _token() -> str:
-    with _opened(_TOKEN, {"Metadata-Flavor": "Google"}, _TOKEN_S) as answer:
+    with _opened(_TOKENS, {"Metadata-Flavor": "Google"}, _TOKEN_S) as answer:
         return str(json.load(answer)["access_token"])
 
 

@@ -103,15 +103,25 @@ class VertexCloud:
         return [fleet for name in self.endpoints.known for fleet in self.endpoints.fleets(name)]
 
     def _collected(self) -> Mapping[str, Callable[[Any], Any]]:
-        """Handlers by the name of their method, which begins with a capital as in the API."""
-        handlers: dict[str, Callable[[Any], Any]] = {
-            "GetOperation": self.operations.get,
-            "ListOperations": self.operations.list,
-            "CancelOperation": self.operations.cancel,
+        """Handlers by the name of their method in the API."""
+        models, endpoints, operations = self.models, self.endpoints, self.operations
+        return {
+            "UploadModel": models.upload_model,
+            "GetModel": models.get_model,
+            "ListModels": models.list_models,
+            "DeleteModel": models.delete_model,
+            "CreateEndpoint": endpoints.create_endpoint,
+            "GetEndpoint": endpoints.get_endpoint,
+            "ListEndpoints": endpoints.list_endpoints,
+            "UpdateEndpoint": endpoints.update_endpoint,
+            "DeleteEndpoint": endpoints.delete_endpoint,
+            "DeployModel": endpoints.deploy_model,
+            "MutateDeployedModel": endpoints.mutate_deployed_model,
+            "UndeployModel": endpoints.undeploy_model,
+            "GetOperation": operations.get,
+            "ListOperations": operations.list,
+            "CancelOperation": operations.cancel,
         }
-        for service in (self.models, self.endpoints):
-            handlers |= {name: getattr(service, name) for name in dir(service) if name[0].isupper()}
-        return handlers
 
     def _has_image(self, reference: str) -> bool:
         return self.images is None or reference in self.images
@@ -136,8 +146,5 @@ class VertexCloud:
 def _refusal(fault: Failing) -> google_errors.GoogleAPICallError:
     import grpc
 
-    found: google_errors.GoogleAPICallError = google_errors.from_grpc_status(
-        grpc.StatusCode[fault.code], fault.message
-    )
+    found: google_errors.GoogleAPICallError = google_errors.from_grpc_status(grpc.StatusCode[fault.code], fault.message)
     return found
-

@@ -48,6 +48,4 @@ def container_spec(
         "STORAGE_EMULATOR_HOST": storage_address,
         **{variable.name: variable.value for variable in model.container_spec.env},
     }
-    return ContainerSpec(
-        environment=environment, port_variable="AIP_HTTP_PORT", health_path=health, grace_s=_GRACE_S
-    )
+    return ContainerSpec(environment=environment, port_variable="AIP_HTTP_PORT", health_path=health, grace_s=_GRACE_S)

@@ -1,6 +1,6 @@
 """The door in front of containers: which endpoint is meant, what it lets through, which model gets the request.
 
-request ─► right host? small enough? within the quota? ─► by the traffic split ─► one container ─► its answer, status and all
+request ─► right host? small enough? in the quota? ─► by the traffic split ─► a container ─► its answer, status and all
 """
 
 from __future__ import annotations
@@ -149,4 +149,3 @@ def _timeout_s(chosen: Chosen) -> float:
         return chosen.limits.timeout_s
     own = v1.Endpoint.pb(chosen.endpoint).client_connection_config.inference_timeout.seconds
     return float(own or _DEFAULT_TIMEOUT_S)
-

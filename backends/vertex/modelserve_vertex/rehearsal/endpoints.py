@@ -52,16 +52,14 @@ class Endpoints:
         with self._lock:
             return sorted({name for name, _ in self._fleets} | set(self.ended))
 
-    def CreateEndpoint(self, request: v1.CreateEndpointRequest) -> Any:
+    def create_endpoint(self, request: v1.CreateEndpointRequest) -> Any:
         name = f"{request.parent}/endpoints/{request.endpoint_id or 10**18 + len(self._found)}"
         self._refuse_known(name)
         endpoint = v1.Endpoint(request.endpoint)
         endpoint.name, endpoint.etag = name, _etag()
         if endpoint.dedicated_endpoint_enabled:
             region = request.parent.rpartition("/")[2]
-            endpoint.dedicated_endpoint_dns = (
-                f"{names.short(name)}.{region}-{PROJECT_NUMBER}.prediction.vertexai.goog"
-            )
+            endpoint.dedicated_endpoint_dns = f"{names.short(name)}.{region}-{PROJECT_NUMBER}.prediction.vertexai.goog"
 
         def work(_reach: Stage) -> Any:
             with self._lock:
@@ -71,14 +69,14 @@ class Endpoints:
 
         return self._operations.start(name, v1.CreateEndpointOperationMetadata, work)
 
-    def GetEndpoint(self, request: v1.GetEndpointRequest) -> Any:
+    def get_endpoint(self, request: v1.GetEndpointRequest) -> Any:
         return self._described(self.require(request.name))
 
-    def ListEndpoints(self, request: v1.ListEndpointsRequest) -> v1.ListEndpointsResponse:
+    def list_endpoints(self, request: v1.ListEndpointsRequest) -> v1.ListEndpointsResponse:
         here = [self._described(one) for one in self.all if one.name.startswith(f"{request.parent}/endpoints/")]
         return v1.ListEndpointsResponse(endpoints=matching(here, request.filter))
 
-    def UpdateEndpoint(self, request: v1.UpdateEndpointRequest) -> Any:
+    def update_endpoint(self, request: v1.UpdateEndpointRequest) -> Any:
         with self._lock:
             endpoint = self.require(request.endpoint.name)
             if request.endpoint.etag and request.endpoint.etag != endpoint.etag:
@@ -94,7 +92,7 @@ class Endpoints:
             endpoint.etag = _etag()
             return self._described(endpoint)
 
-    def DeleteEndpoint(self, request: v1.DeleteEndpointRequest) -> Any:
+    def delete_endpoint(self, request: v1.DeleteEndpointRequest) -> Any:
         endpoint = self.require(request.name)
         if endpoint.deployed_models:
             raise google_errors.FailedPrecondition(
@@ -108,7 +106,7 @@ class Endpoints:
 
         return self._operations.start(endpoint.name, v1.DeleteOperationMetadata, work)
 
-    def DeployModel(self, request: v1.DeployModelRequest) -> Any:
+    def deploy_model(self, request: v1.DeployModelRequest) -> Any:
         endpoint = self.require(request.endpoint)
         model = self._models.require(request.deployed_model.model)
         deployed = v1.DeployedModel(request.deployed_model)
@@ -134,7 +132,7 @@ class Endpoints:
 
         return self._operations.start(endpoint.name, v1.DeployModelOperationMetadata, work)
 
-    def MutateDeployedModel(self, request: v1.MutateDeployedModelRequest) -> Any:
+    def mutate_deployed_model(self, request: v1.MutateDeployedModelRequest) -> Any:
         endpoint = self.require(request.endpoint)
         deployed = self._deployed(endpoint, request.deployed_model.id)
         changed = v1.DeployedModel(deployed)
@@ -156,14 +154,14 @@ class Endpoints:
 
         return self._operations.start(endpoint.name, v1.MutateDeployedModelOperationMetadata, work)
 
-    def UndeployModel(self, request: v1.UndeployModelRequest) -> Any:
+    def undeploy_model(self, request: v1.UndeployModelRequest) -> Any:
         endpoint = self.require(request.endpoint)
         deployed = self._deployed(endpoint, request.deployed_model_id)
         split = dict(request.traffic_split) or dict(endpoint.traffic_split)
         others = [one.id for one in endpoint.deployed_models if one.id != deployed.id]
         if others and split.get(deployed.id):
             raise google_errors.FailedPrecondition(
-                f"The DeployedModel {deployed.id} has {split[deployed.id]} % of the traffic. Give a traffic_split without it."
+                f"The DeployedModel {deployed.id} has {split[deployed.id]} % of the traffic. Give a split without it."
             )
 
         def work(_reach: Stage) -> v1.UndeployModelResponse:
@@ -219,7 +217,8 @@ class Endpoints:
             told = v1.Endpoint(endpoint)
             for deployed in told.deployed_models:
                 fleet = self._fleets.get((endpoint.name, deployed.id))
-                deployed.status = {"available_replica_count": 0 if fleet is None else fleet.ready}
+                ready = 0 if fleet is None else fleet.ready
+                deployed.status = v1.DeployedModel.Status(available_replica_count=ready)
             return told
 
     def _start(self, endpoint: Any, deployed: Any, model: Any, reach: Stage) -> None:

@@ -101,7 +101,8 @@ def _grpc_calls(service: str) -> Iterator[tuple[str, str, Any]]:
         if name in {"kind", "host", "operations_client", "grpc_channel"}:
             continue
         recorder, bare = _Recorder(), transport.__new__(transport)
-        bare._stubs, bare._logged_channel, bare._grpc_channel = {}, recorder, recorder
+        # What its own constructor sets, without a channel to anywhere.
+        vars(bare).update(_stubs={}, _logged_channel=recorder, _grpc_channel=recorder)
         stub.fget(bare)
         yield from recorder.calls
 

@@ -1,4 +1,7 @@
-"""ModelService: the registry of models. A model's artefacts are copied when it is uploaded, and its image is taken in."""
+"""ModelService: the registry of models.
+
+A model's artefacts are copied when it is uploaded, and its image is taken in.
+"""
 
 from __future__ import annotations
 
@@ -45,13 +48,13 @@ class Models:
         with self._lock:
             return list(self._found.values())
 
-    def UploadModel(self, request: v1.UploadModelRequest) -> Any:
+    def upload_model(self, request: v1.UploadModelRequest) -> Any:
         name = f"{request.parent}/models/{request.model_id or self._free_id()}"
         if name in self._found:
             raise google_errors.AlreadyExists(f"The Model {name} already exists.")
         model = v1.Model(request.model)
         model.name, model.version_id = name, "1"
-        model.supported_deployment_resources_types = [v1.Model.DeploymentResourcesType.DEDICATED_RESOURCES]
+        model.supported_deployment_resources_types.append(v1.Model.DeploymentResourcesType.DEDICATED_RESOURCES)
 
         def work(_reach: Any) -> v1.UploadModelResponse:
             image = model.container_spec.image_uri
@@ -68,14 +71,14 @@ class Models:
 
         return self._operations.start(name, v1.UploadModelOperationMetadata, work)
 
-    def GetModel(self, request: v1.GetModelRequest) -> Any:
+    def get_model(self, request: v1.GetModelRequest) -> Any:
         return v1.Model(self.require(request.name))
 
-    def ListModels(self, request: v1.ListModelsRequest) -> v1.ListModelsResponse:
+    def list_models(self, request: v1.ListModelsRequest) -> v1.ListModelsResponse:
         here = [model for model in self.all if model.name.startswith(f"{request.parent}/models/")]
         return v1.ListModelsResponse(models=matching(here, request.filter))
 
-    def DeleteModel(self, request: v1.DeleteModelRequest) -> Any:
+    def delete_model(self, request: v1.DeleteModelRequest) -> Any:
         model = self.require(request.name)
         self._refuse_used(model.name)
 

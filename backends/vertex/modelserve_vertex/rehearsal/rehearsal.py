@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from modelserve.backend import Rehearsal
 from modelserve.errors import DeploymentNotFoundError
 from modelserve.standin.loopback import LoopbackServer, answering
@@ -21,7 +19,7 @@ _CANARY_HOLD_S = 1.0
 class VertexRehearsal(Rehearsal):
     """Vertex AI with the options of one target."""
 
-    only_live: ClassVar[tuple[str, ...]] = (
+    only_live = (
         "Quota and capacity of the region, and how the quota counts replicas.",
         "Permissions: of the caller, of the service agent that pulls the image, of the container's service account.",
         "That the image is taken in by its digest, and that the container may read its copy of the bundle.",

@@ -46,10 +46,11 @@ class RestFront:
 
     def _found(self, exchange: Exchange) -> tuple[str, Callable[[], Answered]]:
         """The operation that is meant, and how it is answered."""
-        for service in (self._cloud.storage, self._cloud.neighbours):
-            operation = service.operation(exchange)
-            if operation is not None:
-                return operation, lambda: service.answer(exchange)
+        storage, neighbours = self._cloud.storage, self._cloud.neighbours
+        if (operation := storage.operation(exchange)) is not None:
+            return operation, lambda: storage.answer(exchange)
+        if (operation := neighbours.operation(exchange)) is not None:
+            return operation, lambda: neighbours.answer(exchange)
         hit = match(exchange.method, exchange.path)
         if hit is None:
             raise google_errors.NotFound(f"There is no {exchange.method} {exchange.path}.")

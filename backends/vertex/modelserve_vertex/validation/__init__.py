@@ -1,4 +1,7 @@
-"""What Vertex AI would refuse, found without asking it: by the stand-in of every request, by the backend before it spends money."""
+"""What Vertex AI would refuse, found without asking it.
+
+The stand-in checks every request, the backend its own before it spends money.
+"""
 
 from modelserve_vertex.validation.check import Violation, check
 

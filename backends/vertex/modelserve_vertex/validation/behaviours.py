@@ -58,7 +58,11 @@ def resource_patterns() -> Mapping[str, re.Pattern[str]]:
     found = {"location": re.compile(r"projects/[^/]+/locations/[^/]+")}
     for client in (v1.ModelServiceClient, v1.EndpointServiceClient, v1.JobServiceClient):
         for name, path in inspect.getmembers(client, inspect.isfunction):
-            if name.endswith("_path") and hasattr(client, f"parse_{name}") and not name.startswith(("parse_", "common_")):
+            if (
+                name.endswith("_path")
+                and hasattr(client, f"parse_{name}")
+                and not name.startswith(("parse_", "common_"))
+            ):
                 found.setdefault(name.removesuffix("_path"), _pattern(path))
     return found
 

@@ -55,7 +55,7 @@ def check(request: Any) -> list[Violation]:
 
 def _fields(message: Any, path: str, *, is_partial: bool, is_top: bool = False) -> Iterator[Violation]:
     full_name, kind = message.DESCRIPTOR.full_name, message.DESCRIPTOR.name
-    set_fields = dict((field.name, value) for field, value in message.ListFields())
+    set_fields = {field.name: value for field, value in message.ListFields()}
     if is_top or not is_partial:
         for name in required(full_name):
             if name not in set_fields:

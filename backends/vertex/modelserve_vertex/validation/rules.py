@@ -173,7 +173,10 @@ def _metrics(resources: Any, path: str) -> Found:
 def _machine(machine: Any, path: str) -> Found:
     kind = machine.machine_type
     if kind and (not kind.startswith(limits.FAMILIES) or kind in limits.REFUSED_MACHINES):
-        yield f"{path}machine_type", f"{kind!r} is not supported; N1 (from 2 processors), E2, N2, C2, C3, A2, A3, G2 are"
+        yield (
+            f"{path}machine_type",
+            f"{kind!r} is not supported; N1 (from 2 processors), E2, N2, C2, C3, A2, A3, G2 are",
+        )
     if bool(machine.accelerator_type) != bool(machine.accelerator_count):
         yield f"{path}accelerator_count", "accelerator_type and accelerator_count go together"
     if machine.accelerator_type and kind.startswith(limits.CPU_ONLY):
