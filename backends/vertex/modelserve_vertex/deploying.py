@@ -99,7 +99,7 @@ class Deploying:
                 late = error  # nothing failed, so nothing is undone
         if late is not None:
             raise late
-        if wait:
+        if wait and endpoint is not None:
             self.tidy()
 
     def tidy(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 from google.api_core import exceptions as google_errors
 from google.cloud import aiplatform_v1 as v1
-from google.protobuf import json_format, struct_pb2
+from google.protobuf import json_format
 
 from modelserve.standin.loopback import Answered
 from modelserve_vertex import names, state
@@ -80,14 +80,15 @@ class Door:
         if answered.status != 200:
             # What a container refuses is told like this, whatever its status was.
             raise google_errors.FailedPrecondition(answered.body.decode(errors="replace"))
-        predictions = json.loads(answered.body)["predictions"]
-        return v1.PredictResponse(
-            predictions=[json_format.ParseDict(one, struct_pb2.Value()) for one in predictions],
+        response = v1.PredictResponse(
             deployed_model_id=chosen.deployed.id,
             model=chosen.model.name,
             model_version_id=chosen.model.version_id,
             model_display_name=chosen.model.display_name,
         )
+        for prediction in json.loads(answered.body)["predictions"]:
+            json_format.ParseDict(prediction, v1.PredictResponse.pb(response).predictions.add())
+        return response
 
     def _chosen(self, name: str, size_bytes: int, host: str) -> Chosen:
         endpoint = self._endpoints.require(name)

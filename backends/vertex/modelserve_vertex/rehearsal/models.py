@@ -54,7 +54,6 @@ class Models:
             raise google_errors.AlreadyExists(f"The Model {name} already exists.")
         model = v1.Model(request.model)
         model.name, model.version_id = name, "1"
-        model.supported_deployment_resources_types.append(v1.Model.DeploymentResourcesType.DEDICATED_RESOURCES)
 
         def work(_reach: Any) -> v1.UploadModelResponse:
             image = model.container_spec.image_uri
