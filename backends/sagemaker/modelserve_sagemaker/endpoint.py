@@ -20,11 +20,13 @@ from modelserve.backend import (
 from modelserve.bundle.manifest import Manifest
 from modelserve.errors import DeploymentClosedError, DeploymentNotFoundError, ModelServeError
 from modelserve_sagemaker import logs, scaling
+from modelserve_sagemaker.asynchronous import AsynchronousDoor
 from modelserve_sagemaker.clients import Account
 from modelserve_sagemaker.inventory import Inventory
 from modelserve_sagemaker.invoke import Door
 from modelserve_sagemaker.limits import limits_of
 from modelserve_sagemaker.options import SageMakerOptions
+from modelserve_sagemaker.storage import Storage
 from modelserve_sagemaker.waiting import wait_until
 
 _LONGEST_SCALE_S = 3600.0
@@ -58,7 +60,9 @@ class SageMakerEndpoint(Endpoint):
         self._options = options
         self._swap = swap
         self._inventory = Inventory(account, options)
-        self._door = Door(account, name)
+        self._door: Door | AsynchronousDoor = Door(account, name)
+        if options.is_asynchronous:
+            self._door = AsynchronousDoor(account, name, Storage(account, options, name, manifest.digest))
         self._limits = limits_of(options)
         self._closed = False
         self._is(manifest)

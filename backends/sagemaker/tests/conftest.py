@@ -58,7 +58,7 @@ def rehearsal(rehearse: Open) -> SageMakerRehearsal:
 
 
 @pytest.fixture
-def place(rehearsal: SageMakerRehearsal) -> Place:
+def standin_place(rehearsal: SageMakerRehearsal) -> Place:
     standin = rehearsal.standin
     before = rehearsal.leftovers()
 

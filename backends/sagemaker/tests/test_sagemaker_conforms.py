@@ -6,14 +6,19 @@ import pytest
 
 from modelserve.testing.conformance import BackendConformance
 from modelserve.testing.fault_matrix import FaultMatrix
+from modelserve.testing.place import Place
 
 
 @pytest.mark.long
 class TestSageMaker(BackendConformance):
-    pass
+    @pytest.fixture
+    def place(self, standin_place: Place) -> Place:
+        return standin_place
 
 
 @pytest.mark.long
 @pytest.mark.timeout(400)
 class TestSageMakerFaults(FaultMatrix):
-    pass
+    @pytest.fixture
+    def place(self, standin_place: Place) -> Place:
+        return standin_place
