@@ -1,0 +1,1 @@
+"""Stand-ins of what clouds offer: real protocols over a real socket of this machine."""
