@@ -92,19 +92,20 @@ class VertexEndpoint(Endpoint):
         self, bundle: Bundle, scale: Scale | None, *, wait: bool, tell: Any, timeout_s: float | None = None
     ) -> None:
         """Have it answer with this bundle; what is so already is left as it is."""
-        options = self._target.options
+        target = self._target
+        if target.resources.endpoint(self._resource) is None:
+            # Before the image is built, and before anything is created.
+            checked = findings(target, bundle, DeploymentSpec(self.name, scale))
+            require_passed(checked, f"Deploying {self.name!r}")
         deploying = Deploying(
-            self._target.resources,
-            self._target.storage(self.name),
-            self._target.recipe(self.name, bundle.digest),
-            deadline=time.monotonic() + (timeout_s or options.deploy_timeout_s),
+            target.resources,
+            target.storage(self.name),
+            target.recipe(self.name, bundle.digest, target.image.ensured(tell)),
+            deadline=time.monotonic() + (timeout_s or target.options.deploy_timeout_s),
             tell=tell,
         )
         found = deploying.standing()
         if not deploying.is_done(found):
-            if found is None:
-                checked = findings(self._target, bundle, DeploymentSpec(self.name, scale))
-                require_passed(checked, f"Deploying {self.name!r}")
             standing = None if found is None else state.answering(found)
             kept = Scale.fixed(1) if standing is None else requests.scale_of(standing)
             deploying.run(bundle, found, scale or kept, wait=wait)
