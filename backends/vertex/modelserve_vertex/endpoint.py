@@ -21,7 +21,14 @@ from modelserve.backend import (
 from modelserve.backend.preflight import require_passed
 from modelserve.bundle import Bundle
 from modelserve.bundle.manifest import Manifest
-from modelserve.errors import ConfigError, DeadlineError, DeploymentClosedError, DeploymentNotFoundError, NotReadyError
+from modelserve.errors import (
+    ConfigError,
+    DeadlineError,
+    DeploymentClosedError,
+    DeploymentNotFoundError,
+    NotReadyError,
+    NotSupportedError,
+)
 from modelserve_vertex import names, requests, state, traffic
 from modelserve_vertex.calls import Calls
 from modelserve_vertex.deploying import Deploying, require_bundle
@@ -71,6 +78,9 @@ class VertexEndpoint(Endpoint):
         found = self._found()
         deadline = time.monotonic() + self._target.options.deploy_timeout_s
         deployed = state.answering(found)
+        if scale.maximum == 0:
+            self._rest(found)
+            return
         if deployed is None:
             self._wake(found, scale, deadline)
             return
@@ -93,6 +103,8 @@ class VertexEndpoint(Endpoint):
     ) -> None:
         """Have it answer with this bundle; what is so already is left as it is."""
         target = self._target
+        if scale is not None and scale.maximum == 0:
+            raise NotSupportedError("A model is deployed with at least one replica. Let it rest by scale(0) later.")
         if target.resources.endpoint(self._resource) is None:
             # Before the image is built, and before anything is created.
             checked = findings(target, bundle, DeploymentSpec(self.name, scale))
@@ -145,6 +157,11 @@ class VertexEndpoint(Endpoint):
         marks = names.marks(self._found())
         assert marks is not None
         return self._target.storage(self.name).manifest(marks.digest)
+
+    def _rest(self, found: Any) -> None:
+        """Take every model off the endpoint; name, registration and bundle stay."""
+        for deployed in found.deployed_models:
+            self._target.resources.undeploy(self._resource, deployed.id)
 
     def _wake(self, found: Any, scale: Scale, deadline: float) -> None:
         """Deploy again the model that rests."""
