@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 from modelserve.backend import (
     DeploymentSpec,
@@ -22,7 +21,6 @@ from modelserve.backend.preflight import require_passed
 from modelserve.bundle import Bundle
 from modelserve.bundle.manifest import Manifest
 from modelserve.errors import (
-    ConfigError,
     DeadlineError,
     DeploymentClosedError,
     DeploymentNotFoundError,
@@ -38,6 +36,7 @@ from modelserve_vertex.logs import lines
 from modelserve_vertex.options import EndpointKind
 from modelserve_vertex.preflight import findings
 from modelserve_vertex.target import Target
+from modelserve_vertex.way import way_to
 
 #: The header grows on its way by the outputs that are spelt out.
 _HEADER_ROOM_BYTES = 16 << 10
@@ -119,6 +118,11 @@ class VertexEndpoint(Endpoint):
         found = deploying.standing()
         if not deploying.is_done(found):
             standing = None if found is None else state.answering(found)
+            if standing is not None and state.kind(found) is EndpointKind.PRIVATE:
+                raise NotSupportedError(
+                    f"{self.name!r} lies in a peered network, where an endpoint holds one model. "
+                    "Use endpoint = 'psc', or delete it and serve the new model."
+                )
             kept = Scale.fixed(1) if standing is None else requests.scale_of(standing)
             deploying.run(bundle, found, scale or kept, wait=wait)
         self._describe(bundle.manifest)
@@ -210,28 +214,12 @@ class VertexEndpoint(Endpoint):
 
     def _connected(self) -> Calls:
         google, options = self._target.google, self._target.options
-        address, host = _address(self._found(), google.api_address, options.predict_address, self.name)
-        return Calls(address, host, self._resource, google.credentials, options)
+        way = way_to(self._found(), google.api_address, options.predict_address)
+        return Calls(way, google.credentials, options)
 
     def _check_open(self) -> None:
         if self._closed:
             raise _closed(self.name)
-
-
-def _address(endpoint: Any, api_address: str, predict_address: str, name: str) -> tuple[str, str]:
-    """Where an endpoint is asked: the address to connect to, and the host's name where that is another one."""
-    kind = state.kind(endpoint)
-    own = endpoint.dedicated_endpoint_dns.removeprefix("https://").rstrip("/")
-    if predict_address:
-        return predict_address, own
-    if kind is EndpointKind.PRIVATE_SERVICE_CONNECT:
-        raise ConfigError(
-            f"{name!r} is reached through a forwarding rule of your own network. Give its address as predict_address."
-        )
-    if kind is EndpointKind.DEDICATED and own:
-        # A stand-in answers for every name at one address.
-        return (api_address, own) if urlsplit(api_address).scheme == "http" else (f"https://{own}", "")
-    return api_address, ""
 
 
 def _closed(name: str) -> DeploymentClosedError:

@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from google.cloud import aiplatform_v1 as v1
 
 from modelserve.backend import DeploymentSpec, Scale, State, Verdict
 from modelserve.backend.journal import unfinished
+from modelserve.backend.oip import sized_request
 from modelserve.deployment import Deployment
 from modelserve.errors import (
     ConfigError,
@@ -25,8 +27,10 @@ from modelserve.errors import (
     QuotaError,
     StartError,
 )
+from modelserve.session import Session
 from modelserve.standin.faults import Failing, Switches
 from modelserve.testing import models
+from modelserve.wire import encode_request
 from modelserve_vertex import VertexBackend
 from modelserve_vertex.rehearsal import VertexRehearsal
 
@@ -153,6 +157,47 @@ def test_an_update_keeps_to_its_first_share_for_a_while(rehearse: Open) -> None:
     updating.join()
     assert answers[True] > answers[False] > 0
     assert not np.array_equal(deployment.predict(ROWS), old)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"endpoint": "psc", "psc_projects": ["other"]},
+        {"endpoint": "private", "network": "projects/1/global/networks/n"},
+    ],
+)
+def test_a_private_endpoint_answers_where_its_network_reaches_it(rehearse: Open, options: dict[str, Any]) -> None:
+    rehearsal = rehearse(**options)
+    deployment = deploy(rehearsal)
+    np.testing.assert_array_equal(deployment.predict(ROWS), Session(models.linear()).run({"x": ROWS})["y"])
+    deployment.delete()
+    assert rehearsal.leftovers() == []
+
+
+@pytest.mark.long
+def test_an_endpoint_of_a_peered_network_refuses_a_second_model(rehearse: Open) -> None:
+    rehearsal = rehearse(endpoint="private", network="projects/1/global/networks/n")
+    deployment = deploy(rehearsal)
+    before = rehearsal.leftovers()
+    with pytest.raises(NotSupportedError, match="psc"):
+        deployment.update(models.linear(seed=1))
+    assert rehearsal.leftovers() == before
+
+
+@pytest.mark.long
+def test_an_answer_that_takes_longer_than_the_endpoint_allows_is_broken_off(rehearse: Open) -> None:
+    rehearsal = rehearse(inference_timeout_s=1, environment={"MODELSERVE_SERVER_TIMEOUT_S": "60"})
+    deploy(rehearsal, models.slow(20_000)).close()
+    endpoint = rehearsal.cloud.endpoints.all[0]
+    media_type, body = sized_request(encode_request({"x": np.ones((512, 128), np.float32)}), "y")
+    answer = httpx.post(
+        f"{rehearsal.url}/v1/{endpoint.name}:rawPredict",
+        content=body,
+        headers={"host": endpoint.dedicated_endpoint_dns, "content-type": media_type},
+        timeout=30,
+    )
+    assert (answer.status_code, answer.json()["error"]["status"]) == (504, "DEADLINE_EXCEEDED")
 
 
 def test_an_endpoint_of_somebody_else_is_neither_taken_nor_deleted(rehearsal: VertexRehearsal) -> None:
