@@ -288,6 +288,16 @@ def test_a_pre_flight_names_what_the_caller_may_not_do_and_the_bucket_that_is_mi
     assert "'us-east1'" in refused["bucket"]
 
 
+def test_a_pre_flight_goes_on_where_a_check_may_not_be_made(rehearse: Open) -> None:
+    rehearsal = rehearse()
+    denied = Failing("PERMISSION_DENIED", "The API is not enabled.")
+    for operation in ("projects.testIamPermissions", "storage.buckets.get"):
+        rehearsal.cloud.faults.plan(operation, denied)
+    found = rehearsal.backend.preflight(models.linear(), DeploymentSpec("churn"))
+    assert [one.name for one in found if one.verdict is Verdict.SKIPPED] == ["permissions", "bucket"]
+    assert not [one for one in found if one.verdict is Verdict.REFUSED]
+
+
 def test_an_accelerator_needs_an_image_that_uses_it(rehearse: Open) -> None:
     rehearsal = rehearse(machine_type="g2-standard-4", accelerator_type="NVIDIA_L4")
     with pytest.raises(PreflightError, match="image="):
