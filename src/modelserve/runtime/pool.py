@@ -17,7 +17,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from modelserve.bundle import Bundle, LiveCallable
@@ -25,6 +25,7 @@ from modelserve.errors import (
     DeploymentClosedError,
     ForkedProcessError,
     InvalidScaleError,
+    ModelChangedError,
     ModelServeError,
     OverloadedError,
     WorkerStartError,
@@ -125,10 +126,16 @@ class WorkerPool:
 
     # Requests.
 
-    def submit(self, message: Message, rows: int, timeout_s: float | None = None) -> Pending:
+    def submit(
+        self, message: Message, rows: int, timeout_s: float | None = None, *, digest: str | None = None
+    ) -> Pending:
         """Send a request on its way.
 
+        Args:
+            digest: Of the model that the request was made for; None where it is for whichever is there.
+
         Raises:
+            ModelChangedError: another model answers by now.
             OverloadedError: too much is under way.
             PoisonedRequestError: this request has just been found to kill workers.
             DeploymentClosedError, ForkedProcessError, WorkerStartError: nobody is there to answer.
@@ -142,6 +149,8 @@ class WorkerPool:
             if self._ended:
                 raise DeploymentClosedError("The workers were closed. Serve the model again.")
             crew = self._crew
+            if digest is not None and digest != crew.digest:
+                raise ModelChangedError("The model was updated after this request was read. Read it again.")
             dispatcher = crew.dispatcher
             if dispatcher.inflight >= self.settings.max_inflight:
                 raise self._overloaded(dispatcher)
@@ -256,8 +265,17 @@ class WorkerPool:
         self._autoscaler = Autoscaler(minimum, maximum, target_inflight)
         self._supervisor.post(_nothing)
 
-    def update(self, servable: Bundle | LiveCallable, *, timeout_s: float = 120.0) -> None:
+    def update(
+        self,
+        servable: Bundle | LiveCallable,
+        *,
+        timeout_s: float = 120.0,
+        switched: Callable[[], None] | None = None,
+    ) -> None:
         """Answer with another model from now on. Requests under way finish with the old one; none fails or mixes.
+
+        Args:
+            switched: Called at the moment of the change, while no request can be sent; must not wait for anything.
 
         Raises:
             ModelServeError: the new model could not be loaded; the old one goes on answering.
@@ -274,6 +292,8 @@ class WorkerPool:
             raise
         with self._lock:
             self._crew = new
+            if switched is not None:
+                switched()
         self._supervisor.call(lambda: old.leave(drain_s=self.settings.drain_s))
 
     def status(self) -> PoolStatus:
