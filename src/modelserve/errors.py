@@ -29,6 +29,7 @@
         ├── AccessDeniedError         no key, a wrong one, or one that may not do this
         ├── NotReadyError             there, but not loaded yet; try again
         ├── DeploymentClosedError     a call after close
+        ├── ModelChangedError         made for a model that another has replaced; make it again
         ├── NotSupportedError         this place cannot do that
         ├── OverloadedError           too much in flight; try again
         ├── WorkerStartError          a worker process could not load the model
@@ -218,6 +219,13 @@ class DeploymentClosedError(BackendError):
     """The deployment was closed before this call."""
 
     code = "deployment_closed"
+
+
+class ModelChangedError(BackendError):
+    """A request that was made for a model which another one has replaced."""
+
+    code = "model_changed"
+    retryable = True
 
 
 class NotSupportedError(BackendError):

@@ -34,6 +34,11 @@ class Pending:
     answered = False
     abandoned = False
     lonely_deaths = 0
+    #: When the run that answered it began, and when that had its first answer (monotonic clock); 0 without a run.
+    began_ns = 0
+    computed_ns = 0
+    #: How many requests that run answered.
+    joined = 0
     lane: Any = None
     _status = -1
     _header_bytes = 0

@@ -16,12 +16,14 @@ import asyncio
 import itertools
 import os
 import time
+from collections.abc import Callable
 
 from modelserve.bundle import Bundle, LiveCallable
 from modelserve.errors import (
     DeploymentClosedError,
     ForkedProcessError,
     InvalidScaleError,
+    ModelChangedError,
     OverloadedError,
 )
 from modelserve.runtime import usage
@@ -96,10 +98,16 @@ class WorkerPool:
 
     # Requests.
 
-    def submit(self, message: Message, rows: int, timeout_s: float | None = None) -> Pending:
+    def submit(
+        self, message: Message, rows: int, timeout_s: float | None = None, *, digest: str | None = None
+    ) -> Pending:
         """Send a request on its way.
 
+        Args:
+            digest: Of the model that the request was made for; None where it is for whichever is there.
+
         Raises:
+            ModelChangedError: another model answers by now.
             OverloadedError: too much is under way.
             PoisonedRequestError: this request has just been found to kill workers.
             DeploymentClosedError, ForkedProcessError, WorkerStartError: nobody is there to answer.
@@ -114,6 +122,8 @@ class WorkerPool:
             if roster.ended:
                 raise DeploymentClosedError("The workers were closed. Serve the model again.")
             crew = roster.current
+            if digest is not None and digest != crew.digest:
+                raise ModelChangedError("The model was updated after this request was read. Read it again.")
             dispatcher = crew.dispatcher
             if dispatcher.inflight >= self.settings.max_inflight:
                 raise self._overloaded(dispatcher)
@@ -224,14 +234,23 @@ class WorkerPool:
         self.scale(min(max(minimum, self._roster.current.wanted), maximum))
         self._roster.autoscale(Autoscaler(minimum, maximum, target_inflight))
 
-    def update(self, servable: Bundle | LiveCallable, *, timeout_s: float = 120.0) -> None:
+    def update(
+        self,
+        servable: Bundle | LiveCallable,
+        *,
+        timeout_s: float = 120.0,
+        switched: Callable[[], None] | None = None,
+    ) -> None:
         """Answer with another model from now on. Requests under way finish with the old one; none fails or mixes.
+
+        Args:
+            switched: Called at the moment of the change, while no request can be sent; must not wait for anything.
 
         Raises:
             ModelServeError: the new model could not be loaded; the old one goes on answering.
         """
         self._check_usable()
-        self._roster.update(servable, timeout_s)
+        self._roster.update(servable, timeout_s, switched or _nothing)
 
     def status(self) -> PoolStatus:
         """How it is now."""
@@ -266,3 +285,7 @@ class WorkerPool:
     def _unanswered(self) -> bool:
         with self._lock:
             return any(crew.dispatcher.inflight for crew in self._roster.crews)
+
+
+def _nothing() -> None:
+    """What happens beside a change that nobody follows."""

@@ -107,8 +107,12 @@ class Roster:
                 self.supervisor.call(lambda: crew.resize(min(before, workers), drain_s=self._settings.drain_s))
             raise
 
-    def update(self, servable: Bundle | LiveCallable, timeout_s: float) -> None:
-        """Have as many workers of another model answer, and let the old ones finish what they have."""
+    def update(self, servable: Bundle | LiveCallable, timeout_s: float, switched: Callable[[], None]) -> None:
+        """Have as many workers of another model answer, and let the old ones finish what they have.
+
+        Args:
+            switched: Called at the moment of the change, with the lock held.
+        """
         old = self.current
         new = self._raise_crew(servable)
         workers = max(old.wanted, 1)
@@ -120,6 +124,7 @@ class Roster:
             raise
         with self.lock:
             self.current = new
+            switched()
         self.supervisor.call(lambda: old.leave(drain_s=self._settings.drain_s))
 
     def autoscale(self, autoscaler: Autoscaler) -> None:

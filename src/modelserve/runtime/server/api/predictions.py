@@ -45,8 +45,8 @@ class Predictions:
         served = await self._repository.demand(name, version)
         if request.stream is not None:
             return await self._streamed(request, served)
-        question = await media.read(request, served, media.reader(request))
-        return await served.ask(question)
+        by = media.reader(request)
+        return await served.ask(lambda model: media.read(request, model, by), request)
 
     def routes(self, paths: Sequence[str] = _PATHS) -> list[Route]:
         """The paths given, all answered alike."""
@@ -72,5 +72,4 @@ class Predictions:
         return names.pop(), ""
 
     async def _streamed(self, request: Request, served: ServedModel) -> Response:
-        assert request.stream is not None
-        return Response(content_type=lines.LINES, stream=lines.answers(request.stream, served, LONGEST_LINE_BYTES))
+        return Response(content_type=lines.LINES, stream=lines.answers(request, served, LONGEST_LINE_BYTES))
