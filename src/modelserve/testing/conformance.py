@@ -187,11 +187,11 @@ class BackendConformance:
             load.wait_for(20)
         assert load.failures == []
 
-    def test_a_range_of_replicas_is_kept(self, serve: Serve, backend: Backend) -> None:
-        _needs(backend, Capability.AUTOSCALE)
+    def test_a_range_of_replicas_is_kept(self, serve: Serve, place: Place) -> None:
+        _needs(place.backend, Capability.AUTOSCALE)
         deployment = serve(models.linear())
-        deployment.scale(minimum=1, maximum=2, target_inflight=4)
-        assert deployment.status().scale == Scale(1, 2, target_inflight=4)
+        deployment.scale(place.autoscale)
+        assert deployment.status().scale == place.autoscale
         assert deployment.predict(_ROWS).shape == (32, 3)
 
     def test_a_model_at_rest_wakes_for_a_request(self, serve: Serve, backend: Backend) -> None:
