@@ -13,12 +13,10 @@ import botocore.session
 import regex
 
 #: What the models write and no engine of Python reads, beside what it means.
-_REWRITTEN = (
-    (r"\z", r"\Z"),
-    (r"\p{Print}", r"\x20-\x7e"),
-    (r"\p{ASCII}", r"[\x00-\x7f]"),
-    (r"\uD800\uDC00-\uDBFF\uDFFF", r"\U00010000-\U0010FFFF"),
-)
+_REWRITTEN = ((r"\z", r"\Z"), (r"\uD800\uDC00-\uDBFF\uDFFF", r"\U00010000-\U0010FFFF"))
+#: The same for classes, which stand alone or between brackets.
+_CLASSES = ((r"\p{Print}", r"\x20-\x7e"), (r"\p{ASCII}", r"\x00-\x7f"))
+_BRACKETED = regex.compile(r"\[(?:[^\]\\]|\\.)*\]")
 _NUMBERS = {"integer", "long", "float", "double"}
 
 
@@ -82,4 +80,7 @@ def _string(shape: Any, value: str, path: str) -> Iterator[str]:
 def _compiled(pattern: str) -> Any:
     for written, meant in _REWRITTEN:
         pattern = pattern.replace(written, meant)
+    for written, meant in _CLASSES:
+        pattern = _BRACKETED.sub(lambda found, a=written, b=meant: found[0].replace(a, b), pattern)
+        pattern = pattern.replace(written, f"[{meant}]")
     return regex.compile(pattern)

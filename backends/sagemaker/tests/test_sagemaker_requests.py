@@ -179,3 +179,34 @@ def test_a_machine_is_known_by_its_name(
 def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         SageMakerBackend(options)
+
+
+SERVICES = [
+    "sagemaker", "sagemaker-runtime", "application-autoscaling", "s3", "sts", "iam", "ecr", "logs", "cloudwatch",
+    "service-quotas",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_pattern_of_the_services_is_understood(service: str) -> None:
+    model = traits.service_model(service)
+    patterns = [
+        shape.metadata["pattern"] for shape in map(model.shape_for, model.shape_names) if "pattern" in shape.metadata
+    ]
+    for pattern in patterns:
+        traits._compiled(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "taken", "refused"),
+    [
+        (r"\p{Print}+", "modelserve", "a\n"),
+        (r"[\p{Print}\n]+", "a\nb", "\t"),
+        (r"\p{ASCII}*", "a\n", "ä"),
+        (r"^a\z", "a", "ab"),
+        (r"[\u0020-\uD7FF\uE000-\uFFFD\uD800\uDC00-\uDBFF\uDFFF\r\n\t]*", "a 😀", "\0"),
+    ],
+)
+def test_a_pattern_means_what_aws_means(pattern: str, taken: str, refused: str) -> None:
+    assert traits._compiled(pattern).fullmatch(taken)
+    assert not traits._compiled(pattern).fullmatch(refused)
