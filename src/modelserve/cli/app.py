@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from modelserve.cli.places import places
+
 app = typer.Typer(
     name="modelserve",
     help="From a trained model to answers.",
@@ -22,6 +24,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(cache_app, name="cache")
 keys_app = typer.Typer(no_args_is_help=True, help="The API keys of a server.")
 app.add_typer(keys_app, name="keys")
+app.add_typer(places)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.", show_default=False)]
