@@ -43,9 +43,16 @@ class Question(NamedTuple):
     timeout_s: float | None = None
 
 
-def question(checked: Checked, outputs: tuple[str, ...], write: Writer, timeout_s: float | None = None) -> Question:
-    """The question for inputs that fit. No `outputs` asks for the primary one."""
-    message = wire.encode_request(checked.tensors, outputs)
+def question(
+    checked: Checked,
+    outputs: tuple[str, ...],
+    write: Writer,
+    timeout_s: float | None = None,
+    *,
+    is_alone: bool = False,
+) -> Question:
+    """The question for inputs that fit. No `outputs` asks for the primary one; `is_alone` as in `wire.Layout`."""
+    message = wire.encode_request(checked.tensors, outputs, is_alone=is_alone)
     return Question(message, checked.rows, write, timeout_s)
 
 
