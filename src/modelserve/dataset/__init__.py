@@ -1,0 +1,7 @@
+"""A whole data set through anything that predicts: bounded memory, progress, resume."""
+
+from modelserve.dataset.predictor import Predictor
+from modelserve.dataset.report import Progress, Report
+from modelserve.dataset.run import Options, predict_dataset
+
+__all__ = ["Options", "Predictor", "Progress", "Report", "predict_dataset"]
