@@ -75,10 +75,13 @@ def read(body: bytes | memoryview, header_length: bytes | None, model: Described
     arrays = _arrays(asked.inputs, rest)
     checked = model.signature.check(by_name(arrays, model.signature))
     wanted = _wanted(asked, model)
-    timeout_s = None if not asked.parameters else _timeout_s(asked.parameters)
-    is_alone = bool(asked.parameters) and asked.parameters.get(wire.ALONE) is True
+    parameters = asked.parameters or {}
     return question(
-        checked, wanted.outputs, lambda arrays: write(arrays, wanted, model), timeout_s, is_alone=is_alone
+        checked,
+        wanted.outputs,
+        lambda arrays: write(arrays, wanted, model),
+        _timeout_s(parameters) if parameters else None,
+        is_alone=parameters.get(wire.ALONE) is True,
     )
 
 
