@@ -33,7 +33,10 @@
         ├── OverloadedError           too much in flight; try again
         ├── WorkerStartError          a worker process could not load the model
         ├── OutOfMemoryError          no memory for another worker or request (also a MemoryError)
-        └── ForkedProcessError        a forked child used its parent's deployment
+        ├── ForkedProcessError        a forked child used its parent's deployment
+        ├── PreflightError            refused before anything was created or billed
+        ├── QuotaError                the account may not have that much, or the cloud has no room for it
+        └── StartError                the cloud could not bring the model up; the message ends with its log
 
 Each class has a stable `code` for programs and `retryable`, which says whether the same call can succeed later.
 """
@@ -253,6 +256,24 @@ class ForkedProcessError(BackendError):
     """A forked child used a deployment that belongs to its parent."""
 
     code = "forked_process"
+
+
+class PreflightError(BackendError):
+    """Refused by a check before anything was created or billed."""
+
+    code = "preflight"
+
+
+class QuotaError(BackendError):
+    """The account may not have that much there, or the cloud has no room for it now."""
+
+    code = "quota"
+
+
+class StartError(BackendError):
+    """The cloud could not bring the model up; what the containers wrote stands in the message."""
+
+    code = "start"
 
 
 def by_code(code: str) -> type[ModelServeError]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from modelserve.backend import DeploymentSpec, Scale, Servable
+from modelserve.backend import DeploymentSpec, Finding, Scale, Servable
 from modelserve.bundle import Bundle, LiveCallable
 from modelserve.deployment import Deployment, OpenTarget, open_target
 from modelserve.deployment.deployment import require_scale, require_servable
@@ -37,6 +37,7 @@ class DryRun:
     digest: str
     scale: Scale | None
     options: Mapping[str, Any]
+    findings: Sequence[Finding] = ()
 
     def __str__(self) -> str:
         doing = {
@@ -48,6 +49,7 @@ class DryRun:
         lines = [f"{doing[self.action]} on target {self.target!r} (backend {self.backend!r})"]
         lines += [f"  model     {self.digest[:_DIGEST_LETTERS]}", f"  replicas  {scale}"]
         lines += [f"  {name} = {value!r}" for name, value in self.options.items()]
+        lines += [f"  {finding}" for finding in self.findings]
         return "\n".join(lines)
 
 
@@ -267,6 +269,7 @@ def _dry_run(opened: OpenTarget, servable: Servable, spec: DeploymentSpec) -> Dr
         servable.digest,
         spec.scale,
         shown,
+        opened.backend.preflight(servable, spec),
     )
 
 

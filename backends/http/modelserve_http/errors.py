@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 import httpx
 
 from modelserve.backend import ErrorTable
+from modelserve.backend.transport import HTTPX_ERRORS
 from modelserve.errors import (
     AccessDeniedError,
     BackendError,
-    ConfigError,
     DeadlineError,
     DeploymentClosedError,
     DeploymentNotFoundError,
@@ -23,17 +23,7 @@ from modelserve.errors import (
     by_code,
 )
 
-VENDOR_ERRORS: ErrorTable = {
-    httpx.HTTPError: BackendError,
-    httpx.TimeoutException: DeadlineError,
-    httpx.ProtocolError: WireError,
-    httpx.DecodingError: WireError,
-    httpx.TooManyRedirects: ConfigError,
-    httpx.UnsupportedProtocol: ConfigError,
-    httpx.InvalidURL: ConfigError,
-    httpx.CookieConflict: BackendError,
-    httpx.StreamError: BackendError,
-}
+VENDOR_ERRORS: ErrorTable = HTTPX_ERRORS
 #: What servers of other makes mean, which send no code.
 _BY_STATUS: Mapping[int, type[ModelServeError]] = {
     400: InputError,

@@ -16,6 +16,8 @@ from modelserve.backend.contract import (
     Support,
 )
 from modelserve.backend.discovery import load_backend, open_backend
+from modelserve.backend.preflight import Finding, Verdict
+from modelserve.backend.rehearsal import Rehearsal
 from modelserve.backend.spec import DeploymentSpec, EndpointStatus, ReplicaStatus, Scale, State
 from modelserve.backend.translate import ErrorTable, raising_ours, translated
 
@@ -30,8 +32,10 @@ __all__ = [
     "Endpoint",
     "EndpointStatus",
     "ErrorTable",
+    "Finding",
     "Limits",
     "Options",
+    "Rehearsal",
     "ReplicaStatus",
     "Reply",
     "ReplyFuture",
@@ -40,6 +44,7 @@ __all__ = [
     "Servable",
     "State",
     "Support",
+    "Verdict",
     "load_backend",
     "open_backend",
     "raising_ours",

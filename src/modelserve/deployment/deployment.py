@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from modelserve.backend import Backend, Capability, Endpoint, EndpointStatus, Scale, Servable, Support
+from modelserve.backend import Backend, Capability, Endpoint, EndpointStatus, Limits, Scale, Servable, Support
 from modelserve.bundle import Bundle, LiveCallable
 from modelserve.deployment.answer import acollect, answer, ask, collect
 from modelserve.errors import DeploymentClosedError, InputError, InvalidScaleError, NotSupportedError, SignatureError
@@ -46,6 +46,11 @@ class Deployment:
     def signature(self) -> Signature:
         """What it takes and gives now."""
         return self._endpoint.signature
+
+    @property
+    def limits(self) -> Limits:
+        """What one request may be there; larger ones are split by rows where that changes nothing."""
+        return self._open("limits").limits
 
     def predict(self, inputs: Any, *, outputs: Sequence[str] | None = None, timeout_s: float | None = None) -> Any:
         """What the source model's own predict answers.

@@ -74,12 +74,13 @@ def as_scale(value: Scale | int | Mapping[str, Any] | None) -> Scale | None:
         ) from None
 
 
-def attach(name_or_url: str, target: str | None = None) -> Deployment:
+def attach(name_or_url: str, target: str | None = None, **options: Any) -> Deployment:
     """A deployment that was made earlier, or by another program.
 
     Args:
         name_or_url: Its name at `target`, or the address of a server.
         target: By default the default target; for an address, the backend that speaks HTTP.
+        options: The backend's own options, over what the configuration says.
 
     Raises:
         DeploymentNotFoundError: there is none of that name.
@@ -90,7 +91,7 @@ def attach(name_or_url: str, target: str | None = None) -> Deployment:
         raise InputError(f"attach takes a deployment's name or address, got {name_or_url!r}.")
     if target is None and name_or_url.startswith(("http://", "https://")):
         target = "http"
-    backend = open_target(target).backend
+    backend = open_target(target, code=options).backend
     if backend.supports(Capability.ATTACH) is Support.NOT_IMPLEMENTED:
         require(backend, Capability.ATTACH)
     # Where it is impossible, the place itself says why.
