@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from modelserve.backend import oip
 from modelserve.backend.contract import (
     CONTRACT_VERSION,
     Backend,
@@ -46,6 +47,7 @@ __all__ = [
     "Support",
     "Verdict",
     "load_backend",
+    "oip",
     "open_backend",
     "raising_ours",
     "read_options",
