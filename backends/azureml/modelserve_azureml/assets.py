@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class Assets:
             return path
         journal.will_create("model", path, lambda: self.forget(path))
         tell(f"Uploading the model ({_size_bytes(bundle.path) / 1e6:,.1f} MB)")
-        uri = self._uploaded(path, bundle.path)
+        uri = self._uploaded(path, bundle.path, journal)
         body = {"properties": {"modelType": "custom_model", "modelUri": uri, "tags": dict(tags)}}
         check(Kind.MODEL, endpoint, body)
         self._registered(endpoint, version, uri, tags)
@@ -87,22 +87,32 @@ class Assets:
                 if path not in but and marks(found) is not None and not found["properties"].get("isArchived"):
                     self.forget(path)
 
-    def _uploaded(self, path: str, folder: Path) -> str:
+    def _uploaded(self, path: str, folder: Path, journal: Journal) -> str:
         """Where the bundle's files lie now."""
         told = self._arm.ask("POST", f"{path}/startPendingUpload", {"pendingUploadType": "TemporaryBlobReference"})
         place = told["blobReferenceForConsumption"]
-        with raising_ours(azure_errors(), "Uploading the model"):
-            from azure.storage.blob import ContainerClient
+        uri, signed = f"{place['blobUri']}/{FOLDER}", place["credential"]["sasUri"]
+        names = {f"{FOLDER}/{file.relative_to(folder).as_posix()}": file for file in _files(folder)}
+        # Until they are registered nothing else leads to them.
+        journal.will_create("files", uri, lambda: self._removed(signed, names))
+        with raising_ours(azure_errors(), "Uploading the model"), self._container(signed) as container:
+            for name, file in names.items():
+                with file.open("rb") as content:
+                    container.upload_blob(name, content, overwrite=True, max_concurrency=_PARALLEL_BLOCKS)
+        return uri
 
-            container = ContainerClient.from_container_url(
-                place["credential"]["sasUri"], retry_total=_RETRIES, **self._reach.for_azure()
-            )
-            with container:
-                for file in _files(folder):
-                    name = f"{FOLDER}/{file.relative_to(folder).as_posix()}"
-                    with file.open("rb") as content:
-                        container.upload_blob(name, content, overwrite=True, max_concurrency=_PARALLEL_BLOCKS)
-        return f"{place['blobUri']}/{FOLDER}"
+    def _removed(self, signed: str, names: Iterable[str]) -> None:
+        from azure.core.exceptions import ResourceNotFoundError
+
+        with raising_ours(azure_errors(), "Removing what was uploaded"), self._container(signed) as container:
+            for name in names:
+                with contextlib.suppress(ResourceNotFoundError):
+                    container.delete_blob(name)
+
+    def _container(self, signed: str) -> Any:
+        from azure.storage.blob import ContainerClient
+
+        return ContainerClient.from_container_url(signed, retry_total=_RETRIES, **self._reach.for_azure())
 
     def _registered(self, name: str, version: str, uri: str, tags: Mapping[str, str]) -> None:
         with raising_ours(azure_errors(), f"Registering model {name!r}"), self._lock:

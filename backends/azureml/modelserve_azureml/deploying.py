@@ -29,6 +29,7 @@ from modelserve_azureml.validation import Kind, check
 Progress = Callable[[str], None]
 #: Longest time for taking something back; it counts from then, whatever the deploy had left.
 UNDO_S = 1800.0
+_TELL_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,9 @@ def create(version: Version, scale: Scale | None, journal: Journal, deadline: fl
     route(site, version.endpoint, {version.deployment: 100}, deadline=deadline)
     if scale is not None and not scale.is_fixed:
         put_autoscale(site, version.endpoint, version.deployment, scale, version.capacity)
-    tell(f"It answers, and it is billed by the hour for {version.capacity} x {site.options.instance_type} until deleted")
+    tell(
+        f"It answers, and it is billed by the hour for {version.capacity} x {site.options.instance_type} until deleted"
+    )
 
 
 def replace(version: Version, old: str, scale: Scale | None, journal: Journal, deadline: float, tell: Progress) -> None:
@@ -95,6 +98,18 @@ def replace(version: Version, old: str, scale: Scale | None, journal: Journal, d
         raise
     if scale is not None and not scale.is_fixed:
         put_autoscale(site, version.endpoint, version.deployment, scale, version.capacity)
+
+
+def withdraw(site: Site, endpoint: str, deployment: str) -> None:
+    """Remove a version whether or not requests are sent to it. Quiet when it is gone already."""
+    found = site.arm.find(site.workspace.endpoint(endpoint))
+    if found is None:
+        return
+    properties = found["properties"]
+    # Azure deletes no version that gets requests.
+    if deployment in {**(properties.get("traffic") or {}), **(properties.get("mirrorTraffic") or {})}:
+        route(site, endpoint, {}, deadline=time.monotonic() + UNDO_S)
+    retire(site, endpoint, deployment)
 
 
 def retire(site: Site, endpoint: str, deployment: str) -> None:
@@ -188,18 +203,27 @@ def _start(
         tags=version.tags,
     )
     tell(f"Starting {version.capacity} x {site.options.instance_type}; this takes some minutes")
-    journal.will_create("deployment", path, lambda: remove(site.arm, path))
-    begun = time.monotonic()
-
-    def watch() -> None:
-        tell(f"Starting ({time.monotonic() - begun:.0f} s)")
-
+    journal.will_create("deployment", path, lambda: withdraw(site, version.endpoint, name))
     try:
-        site.arm.operate("PUT", path, body, deadline=deadline, watch=watch)
+        site.arm.operate("PUT", path, body, deadline=deadline, watch=_every(_TELL_S, tell))
     except (ConfigError, AccessDeniedError):
         raise
     except BackendError as error:
         raise _with_logs(error, site, path) from error
+
+
+def _every(seconds: float, tell: Progress) -> Callable[[], None]:
+    """Tells how long something has been starting, now and then."""
+    begun = time.monotonic()
+    told = begun
+
+    def watch() -> None:
+        nonlocal told
+        if time.monotonic() - told >= seconds:
+            told = time.monotonic()
+            tell(f"Starting ({told - begun:.0f} s)")
+
+    return watch
 
 
 def _with_logs(error: BackendError, site: Site, path: str) -> ModelServeError:

@@ -266,4 +266,3 @@ def _replicas(deployment: Any, state: State) -> tuple[ReplicaStatus, ...]:
     each = State.READY if state in {State.READY, State.UPDATING} else state
     count = int(deployment["sku"]["capacity"])
     return tuple(ReplicaStatus(f"{deployment['name']}-{number}", each, kind) for number in range(count))
-

@@ -1,4 +1,4 @@
-"""What Azure says, as ours: answers of the resource manager, ends of operations, the scoring door, Microsoft's classes."""
+"""What Azure says, as ours: the resource manager's answers, the ends of operations, the scoring door, its classes."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from typing import Any
 import httpx
 
 from modelserve.backend import ErrorTable
+from modelserve.backend.oip import error_of
 from modelserve.errors import (
     AccessDeniedError,
     BackendError,
     ConfigError,
     DeadlineError,
     DeploymentNotFoundError,
-    InputError,
-    ModelRunError,
     ModelServeError,
     NotReadyError,
     OverloadedError,
     QuotaError,
     WireError,
-    by_code,
 )
 
 _BY_STATUS: Mapping[int, type[ModelServeError]] = {
@@ -84,28 +82,14 @@ def from_score(answer: httpx.Response) -> ModelServeError:
     424 means that the container answered, and not with 200: what it said is in the body, as our runtime wrote it.
     """
     inner = answer.headers.get("ms-azureml-model-error-statuscode", "")
-    status = int(inner) if answer.status_code == httpx.codes.FAILED_DEPENDENCY and inner.isdecimal() else None
-    text, code = _runtime_said(answer)
-    if code and by_code(code) is not ModelServeError:
-        return _of_kind(by_code(code), text, answer)
-    kind = _SCORED.get(status or answer.status_code, BackendError)
-    shown = f"{answer.status_code}, the container's {status}" if status else str(answer.status_code)
-    return _of_kind(kind, f"The endpoint answered {shown}. {text or answer.text[:300]} {_CURES.get(kind, '')}", answer)
+    wait = answer.headers.get("retry-after", "1")
+    if answer.status_code == httpx.codes.FAILED_DEPENDENCY and inner.isdecimal():
+        return error_of(int(inner), answer.content, "The container", retry_after=wait)
+    doing = f"The endpoint's door ({answer.status_code}): {_deepest(_error_in(answer))[1] or answer.reason_phrase}"
+    kind = type(error_of(answer.status_code, b"", doing))
+    return _of_kind(kind, f"{doing}. {_CURES.get(kind, '')}", answer)
 
 
-_SCORED: Mapping[int, type[ModelServeError]] = {
-    400: InputError,
-    401: AccessDeniedError,
-    403: AccessDeniedError,
-    404: DeploymentNotFoundError,
-    408: DeadlineError,
-    413: InputError,
-    415: WireError,
-    422: ModelRunError,
-    429: OverloadedError,
-    503: NotReadyError,
-    504: DeadlineError,
-}
 _CURES: Mapping[type[ModelServeError], str] = {
     AccessDeniedError: "The key or token is not one of this endpoint's.",
     DeadlineError: "Give the option request_timeout_s, or smaller requests; it may have been answered all the same.",
@@ -179,16 +163,6 @@ def _nested(said: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
     yield str(said.get("code") or ""), str(said.get("message") or "")
     for inner in [*(said.get("details") or []), said.get("innererror") or said.get("innerError")]:
         yield from _nested(inner, depth + 1)
-
-
-def _runtime_said(answer: httpx.Response) -> tuple[str, str]:
-    try:
-        content = answer.json()
-    except (ValueError, RecursionError):
-        return "", ""
-    if not isinstance(content, dict) or isinstance(content.get("error"), dict):
-        return "", ""
-    return str(content.get("error") or content.get("detail") or ""), str(content.get("code") or "")
 
 
 def _of_kind(kind: type[ModelServeError], text: str, answer: httpx.Response | None) -> ModelServeError:

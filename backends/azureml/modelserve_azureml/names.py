@@ -75,6 +75,7 @@ def deployment_name(digest: str) -> str:
 
 
 def model_version(digest: str) -> str:
+    """The version of a registered model that has this digest."""
     return digest[:_VERSION_LETTERS]
 
 

@@ -142,7 +142,9 @@ class _Look:
         usable = int(machine["memoryGB"] * 1e9 * _USABLE)
         text = f"{workers} workers with a model of {model / 1e6:,.0f} MB take some {needed / 1e9:.1f} GB"
         if needed > usable:
-            raise OutOfMemoryError(f"{text}, and {machine['name']} has {usable / 1e9:.1f} GB for it. Take fewer workers.")
+            raise OutOfMemoryError(
+                f"{text}, and {machine['name']} has {usable / 1e9:.1f} GB for it. Take fewer workers."
+            )
         return f"{text} of {usable / 1e9:.1f} GB."
 
     def name(self) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from modelserve.backend import Reply, ReplyFuture, Request
-from modelserve.backend.sized import content_type, read_reply, request_content
+from modelserve.backend.oip import DESCRIBE, sized_reply, sized_request
 from modelserve.backend.transport import Transport, pooled_client
 from modelserve_azureml.arm import Arm
 from modelserve_azureml.credentials import Credentials
@@ -26,7 +26,6 @@ from modelserve_azureml.reach import Reach
 
 ENTRA_SCOPE = "https://ml.azure.com/.default"
 DEPLOYMENT_HEADER = "azureml-model-deployment"
-DESCRIBE = "application/vnd.modelserve.describe+json"
 _CONNECTIONS = 64
 
 
@@ -70,8 +69,8 @@ class Scoring:
 
     def submit(self, request: Request, primary: str) -> ReplyFuture:
         """Send a request on its way."""
-        content, header_bytes = request_content(request.message, primary)
-        return self._transport.start(self._asked(content, content_type(header_bytes), request.timeout_s))
+        media_type, content = sized_request(request.message, primary)
+        return self._transport.start(self._asked(content, media_type, request.timeout_s))
 
     def describe(self, timeout_s: float) -> dict[str, Any]:
         """What the model that answers says of itself."""
@@ -82,7 +81,7 @@ class Scoring:
 
     async def _asked(self, content: bytes, kind: str, timeout_s: float) -> Reply:
         answer = await self._sent(content, kind, timeout_s)
-        return read_reply(answer.headers.get("content-type", ""), answer.content)
+        return sized_reply(answer.headers.get("content-type", ""), answer.content)
 
     async def _described(self, timeout_s: float) -> dict[str, Any]:
         content: dict[str, Any] = (await self._sent(b"{}", DESCRIBE, timeout_s)).json()

@@ -21,8 +21,7 @@ def rehearsal(options: AzureMLOptions) -> AzureRehearsal:
         from modelserve_azureml.rehearsal.cloud import AzureRehearsal
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"A rehearsal of Azure needs {error.name}. Install it with: "
-            'pip install "modelserve[azureml,rehearsal]"'
+            f'A rehearsal of Azure needs {error.name}. Install it with: pip install "modelserve[azureml,rehearsal]"'
         ) from error
     return AzureRehearsal(options)
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from urllib.parse import unquote
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from modelserve.standin.loopback import Answered
 from modelserve_azureml.rehearsal.calls import Call, Refusal
@@ -74,17 +74,17 @@ class Blobs:
     def _container(self, call: Call, name: str) -> Answered:
         if call.query.get("comp") != "list":
             return Answered(201 if call.method == "PUT" else 200)
-        root = ElementTree.Element("EnumerationResults", {"ContainerName": name})
-        listed = ElementTree.SubElement(root, "Blobs")
+        root = ET.Element("EnumerationResults", {"ContainerName": name})
+        listed = ET.SubElement(root, "Blobs")
         start = f"{name}/{call.query.get('prefix', '')}"
         for path, content in sorted(self._blobs.items()):
             if path.startswith(start):
-                entry = ElementTree.SubElement(listed, "Blob")
-                ElementTree.SubElement(entry, "Name").text = path[len(name) + 1 :]
-                properties = ElementTree.SubElement(entry, "Properties")
-                ElementTree.SubElement(properties, "Content-Length").text = str(len(content))
-        ElementTree.SubElement(root, "NextMarker")
-        return Answered(200, ElementTree.tostring(root, "utf-8", xml_declaration=True), _XML)
+                entry = ET.SubElement(listed, "Blob")
+                ET.SubElement(entry, "Name").text = path[len(name) + 1 :]
+                properties = ET.SubElement(entry, "Properties")
+                ET.SubElement(properties, "Content-Length").text = str(len(content))
+        ET.SubElement(root, "NextMarker")
+        return Answered(200, ET.tostring(root, "utf-8", xml_declaration=True), _XML)
 
     def _blob(self, call: Call, name: str) -> Answered:
         part = call.query.get("comp", "")
@@ -107,7 +107,7 @@ class Blobs:
 
     def _joined(self, call: Call, name: str) -> Answered:
         blocks = self._blocks.pop(name, {})
-        wanted = [entry.text or "" for entry in ElementTree.fromstring(call.body)]  # noqa: S314  # own clients only
+        wanted = [entry.text or "" for entry in ET.fromstring(call.body)]  # noqa: S314  # own clients only
         if any(block not in blocks for block in wanted):
             raise Refusal(400, "InvalidBlockList", "The specified block list is invalid.")
         return self._put(call, name, b"".join(blocks[block] for block in wanted))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_LIFE = datetime.timedelta(days=2)
-_SKEW = datetime.timedelta(days=1)
+_LIFE = dt.timedelta(days=2)
+_SKEW = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def _builder(subject: str, issuer: str, key: Any) -> Any:
     from cryptography import x509
     from cryptography.x509.oid import NameOID
 
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))

@@ -47,9 +47,20 @@ class AzureRehearsal(Rehearsal):
         options: By which a backend of this or another process gets here.
     """
 
-    only_live: ClassVar[Sequence[str]] = (
+    #: Options by which a backend of another process gets here.
+    reached_by: ClassVar[Sequence[str]] = (
+        "subscription",
+        "resource_group",
+        "workspace",
+        "tenant",
+        "client_id",
+        "client_secret",
+        "proxy",
+        "ca",
+    )
+    only_live: Sequence[str] = (
         "Whether the endpoint's name is free in the region, and whether the instance type is in stock there.",
-        "Building the image, pushing it in pieces to the container registry, and pulling it by the endpoint's identity.",
+        "Building the image, pushing it in pieces to the registry, and pulling it by the endpoint's identity.",
         "Roles as they are really assigned, and how long an assignment takes to be seen.",
         "Whether instances follow an autoscale setting, and when (minutes are reported).",
         "Private endpoints, managed networks, and which headers pass besides Content-Type.",

@@ -90,7 +90,9 @@ class Door:
         path = f"{endpoint['id']}/deployments/{name}"
         found = self._manager.resources.get(path) if name else None
         if found is None:
-            raise Refusal(404, "NotFound", "No valid deployments to route to. Please check that the endpoint has traffic.")
+            raise Refusal(
+                404, "NotFound", "No valid deployments to route to. Please check that the endpoint has traffic."
+            )
         return found
 
     def _through(self, endpoint: Mapping[str, Any], deployment: Mapping[str, Any], call: Call) -> Answered:
@@ -150,5 +152,3 @@ class Door:
 def _by_traffic(traffic: Mapping[str, int]) -> str:
     live = {name: share for name, share in traffic.items() if share}
     return random.choices(list(live), list(live.values()))[0] if live else ""  # noqa: S311  # as above
-
-

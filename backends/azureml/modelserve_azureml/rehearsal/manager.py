@@ -84,7 +84,9 @@ class Manager:
 
     def answer(self, route: Route, call: Call, names: tuple[str, ...]) -> Answered:
         if not call.query.get("api-version"):
-            raise Refusal(400, "MissingApiVersionParameter", "The api-version query parameter (?api-version=) is needed.")
+            raise Refusal(
+                400, "MissingApiVersionParameter", "The api-version query parameter (?api-version=) is needed."
+            )
         return route.handler(call, names)
 
     def leftovers(self) -> list[str]:
@@ -102,7 +104,12 @@ class Manager:
             ("Sizes.List", "GET", f"{location}/vmSizes", self._vm_sizes),
             ("Usages.List", "GET", f"{location}/usages", self._usages),
             ("Workspace.Get", "GET", workspace, self._workspace),
-            ("Permissions.List", "GET", f"{workspace}/providers/Microsoft.Authorization/permissions", self._permissions),
+            (
+                "Permissions.List",
+                "GET",
+                f"{workspace}/providers/Microsoft.Authorization/permissions",
+                self._permissions,
+            ),
             ("Datastores.Get", "GET", f"{workspace}/datastores/{name}", self._datastore),
             ("Datastores.ListSecrets", "POST", f"{workspace}/datastores/{name}/listSecrets", self._secrets),
             ("Assets.Get", "GET", f"{workspace}{asset}", self._asset_container),
@@ -237,7 +244,11 @@ class Manager:
         reference = {"blobUri": uri, "storageAccountArmId": "/x", "credential": credential}
         kind = "TemporaryBlobReference"
         return said(
-            {"pendingUploadId": secrets.token_hex(8), "pendingUploadType": kind, "blobReferenceForConsumption": reference}
+            {
+                "pendingUploadId": secrets.token_hex(8),
+                "pendingUploadType": kind,
+                "blobReferenceForConsumption": reference,
+            }
         )
 
     # Endpoints

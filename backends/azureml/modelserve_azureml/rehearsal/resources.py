@@ -98,7 +98,7 @@ class Operations:
             found = self._status.get(name)
         if found is None:
             raise Refusal(404, "OperationNotFound", "There is no such operation.")
-        return said(found, headers={"retry-after": "0.05"})
+        return said(found, headers={"retry-after": "0.1"})
 
     def wait(self, timeout_s: float = 30.0) -> None:
         """Until none is under way."""

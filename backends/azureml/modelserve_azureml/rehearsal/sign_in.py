@@ -71,7 +71,9 @@ class SignIn:
             return said({"error": "invalid_client", "error_description": text, "error_codes": [7000215]}, 401)
         audience = form.get("scope", "").split(" ")[0].removesuffix("/.default")
         now = int(time.time())
-        token = _unsigned({"aud": audience, "tid": TENANT, "iat": now, "exp": now + _LIFE_S, "jti": secrets.token_hex(8)})
+        token = _unsigned(
+            {"aud": audience, "tid": TENANT, "iat": now, "exp": now + _LIFE_S, "jti": secrets.token_hex(8)}
+        )
         with self._lock:
             self._audiences[token] = audience
         return said({"token_type": "Bearer", "expires_in": _LIFE_S, "ext_expires_in": _LIFE_S, "access_token": token})
