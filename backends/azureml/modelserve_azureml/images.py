@@ -30,10 +30,13 @@ def runtime_image(site: Site, credentials: Credentials, reach: Reach, tell: Call
     # Loaded here: whoever names an image needs no builder.
     from modelserve.image import Login, RefreshToken, ensure
 
-    def login(host: str) -> Login | None:
-        return RefreshToken(refresh_token(host, site.options.tenant, credentials, reach))
+    own = registry(site)
 
-    return str(ensure(f"{registry(site)}/{REPOSITORY}", credentials=login, on_progress=tell))
+    def login(host: str) -> Login | None:
+        # It is asked for the base image's registry too, which is another's.
+        return RefreshToken(refresh_token(host, site.options.tenant, credentials, reach)) if host == own else None
+
+    return str(ensure(f"{own}/{REPOSITORY}", credentials=login, on_progress=tell))
 
 
 def registry(site: Site) -> str:
