@@ -7,6 +7,7 @@ operate ──► request ──409 "Updating"──► wait ──► 2xx ─�
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,6 +36,8 @@ class Arm:
     def __init__(self, reach: Reach, credentials: Credentials) -> None:
         self._credentials = credentials
         self._client = httpx.Client(base_url=HOST, timeout=_CALL_S, **reach.for_httpx())
+        # A backend is never closed; its connections go with it.
+        weakref.finalize(self, self._client.close)
 
     def ask(self, method: str, path: str, json: Any = None, *, version: str = API_VERSION) -> Any:
         """The answer's content; None where it has none.
@@ -93,9 +96,6 @@ class Arm:
             if watch is not None:
                 watch()
             _pause(found, deadline, f"{method} {_short(path)}")
-
-    def close(self) -> None:
-        self._client.close()
 
     def _sent(
         self, method: str, path: str, json: Any, version: str, deadline: float, *, while_updating: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,12 @@ class Assets:
         """Microsoft's client for machine learning; made late, since importing it takes a second."""
         if self._client is None:
             from azure.ai.ml import MLClient
+            from azure.core.pipeline.transport import RequestsTransport
 
-            workspace = self._workspace
+            workspace, way = self._workspace, self._reach.for_azure()
+            transport = RequestsTransport(**way)
+            # MLClient has no end of its own; its connections go with this object.
+            weakref.finalize(self, transport.close)
             with _kept(_CLOUD):
                 self._client = MLClient(
                     self._credentials.credential,
@@ -136,7 +141,8 @@ class Assets:
                     show_progress=False,
                     enable_telemetry=False,
                     retry_total=_RETRIES,
-                    **self._reach.for_azure(),
+                    transport=transport,
+                    **way,
                 )
         return self._client
 

@@ -35,6 +35,7 @@ from modelserve_azureml.options import AzureMLOptions
 from modelserve_azureml.preflight import checks
 from modelserve_azureml.reach import Reach
 from modelserve_azureml.scoring import Keys
+from modelserve_azureml.site import Site, Version
 
 
 class AzureMLBackend(Backend):
@@ -117,11 +118,11 @@ class AzureMLBackend(Backend):
         return Credentials(self._options, self._reach, self._credential)
 
     @cached_property
-    def _site(self) -> deploying.Site:
+    def _site(self) -> Site:
         options = self._options
         workspace = Workspace(options.subscription, options.resource_group, options.workspace)
         arm = Arm(self._reach, self._credentials)
-        return deploying.Site(workspace, arm, Assets(workspace, arm, self._reach, self._credentials), options)
+        return Site(workspace, arm, Assets(workspace, arm, self._reach, self._credentials), options)
 
     def _endpoint_name(self, name: str) -> str:
         return self._options.endpoint_name or endpoint_name(self._site.workspace, name)
@@ -143,7 +144,7 @@ class AzureMLBackend(Backend):
         tell("Checking account, quota and request")
         require_passed(self.preflight(bundle, spec), f"Deploying {spec.name!r} to Azure")
         capacity = 1 if spec.scale is None else spec.scale.minimum
-        version = deploying.Version(self._site, endpoint, spec.name, bundle, self._image(tell), capacity)
+        version = Version(self._site, endpoint, spec.name, bundle, self._image(tell), capacity)
         with Journal(self.name, spec.name) as journal:
             deploying.create(version, spec.scale, journal, deadline, tell)
             content = self._site.arm.ask("GET", self._site.workspace.endpoint(endpoint))

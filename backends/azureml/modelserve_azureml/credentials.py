@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from typing import Any
 
 from modelserve.backend import raising_ours
@@ -35,6 +36,7 @@ class Credentials:
         with self._lock:
             if self._credential is None:
                 self._credential = _credential(self._options, self._reach)
+                weakref.finalize(self, self._credential.close)
             return self._credential
 
     def token(self, scope: str) -> str:

@@ -10,60 +10,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from modelserve.backend import Scale
 from modelserve.backend.journal import Journal
 from modelserve.backend.marks import Marks
-from modelserve.bundle import Bundle
 from modelserve.errors import AccessDeniedError, BackendError, ConfigError, ModelServeError, StartError
 from modelserve_azureml import autoscale, bodies
 from modelserve_azureml.arm import Arm, merged
-from modelserve_azureml.assets import Assets
 from modelserve_azureml.logs import tail
-from modelserve_azureml.names import Workspace, deployment_name, marks, tags
-from modelserve_azureml.options import AzureMLOptions
-from modelserve_azureml.validation import Kind, check
+from modelserve_azureml.names import marks
+from modelserve_azureml.proving import prove
+from modelserve_azureml.site import Site, Version, route
 
 Progress = Callable[[str], None]
 #: Longest time for taking something back; it counts from then, whatever the deploy had left.
 UNDO_S = 1800.0
 _TELL_S = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """One endpoint's place: the workspace, its region, and who talks to it."""
-
-    workspace: Workspace
-    arm: Arm
-    assets: Assets
-    options: AzureMLOptions
-
-    @property
-    def region(self) -> str:
-        return str(self.arm.ask("GET", self.workspace.path)["location"])
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One version of the model behind an endpoint: what a deploy or an update is to bring up."""
-
-    site: Site
-    endpoint: str
-    name: str
-    bundle: Bundle
-    image: str
-    capacity: int
-
-    @property
-    def deployment(self) -> str:
-        return deployment_name(self.bundle.digest)
-
-    @property
-    def tags(self) -> dict[str, str]:
-        return tags(self.site.options.tags, Marks.of(self.name, self.bundle.digest))
 
 
 def create(version: Version, scale: Scale | None, journal: Journal, deadline: float, tell: Progress) -> None:
@@ -90,7 +53,7 @@ def replace(version: Version, old: str, scale: Scale | None, journal: Journal, d
     model, environment = _assets(version, journal, tell)
     _start(version, region, model, environment, journal, deadline, tell)
     try:
-        _prove(version, old, deadline, tell)
+        prove(version, old, deadline, tell)
         route(site, version.endpoint, {version.deployment: 100}, deadline=deadline)
     except BaseException:
         # Before the new version can go, requests must go to the old one again.
@@ -116,21 +79,6 @@ def retire(site: Site, endpoint: str, deployment: str) -> None:
     """Take away a version that gets no requests any more, with its autoscale setting."""
     site.arm.ask("DELETE", site.workspace.autoscale(endpoint, deployment), version=autoscale.API_VERSION)
     remove(site.arm, site.workspace.deployment(endpoint, deployment))
-
-
-def route(
-    site: Site,
-    endpoint: str,
-    live: Mapping[str, int],
-    mirrored: Mapping[str, int] | None = None,
-    *,
-    deadline: float,
-) -> None:
-    """Divide requests among the versions, and change nothing else of the endpoint."""
-    path = site.workspace.endpoint(endpoint)
-    body = merged(site.arm.ask("GET", path), traffic=dict(live), mirrorTraffic=dict(mirrored or {}))
-    check(Kind.ENDPOINT, endpoint, body)
-    site.arm.operate("PUT", path, body, deadline=deadline)
 
 
 def tag(site: Site, endpoint: str, wanted: Mapping[str, str], *, deadline: float) -> None:
@@ -236,51 +184,3 @@ def _with_logs(error: BackendError, site: Site, path: str) -> ModelServeError:
         lines = []
     shown = "\n".join(lines[-20:]) or "The containers wrote nothing."
     return StartError(f"{error}\n{shown}")
-
-
-def _prove(version: Version, old: str, deadline: float, tell: Progress) -> None:
-    """Give the new version copies of requests, then a share of them, and look at how it does after each."""
-    options = version.site.options
-    stages: list[tuple[str, dict[str, int], dict[str, int]]] = []
-    if options.mirror_percent:
-        stages.append(("mirror", {old: 100}, {version.deployment: options.mirror_percent}))
-    if options.canary_percent:
-        share = options.canary_percent
-        stages.append(("canary", {old: 100 - share, version.deployment: share}, {}))
-    for stage, live, mirrored in stages:
-        tell(f"{stage.capitalize()}: {live or mirrored} for {options.bake_s:g} s")
-        route(version.site, version.endpoint, live, mirrored, deadline=deadline)
-        time.sleep(min(options.bake_s, max(0.0, deadline - time.monotonic())))
-        _judge(version, stage)
-
-
-def _judge(version: Version, stage: str) -> None:
-    """Refuse a version that answered requests with errors of its own.
-
-    Raises:
-        StartError: it did.
-    """
-    failed = _failed_requests(version)
-    if failed:
-        raise StartError(
-            f"The new version failed {failed:g} requests as {stage}; the old one answers again. "
-            "See the messages of these requests, and update again."
-        )
-
-
-def _failed_requests(version: Version) -> float:
-    """Requests of the last minutes that this version answered with 5xx or 424, as Azure Monitor counted them."""
-    site = version.site
-    wanted = f"deployment eq '{version.deployment}' and statusCodeClass eq '5xx'"
-    path = (
-        f"{site.workspace.endpoint(version.endpoint)}/providers/Microsoft.Insights/metrics"
-        f"?metricnames=RequestsPerMinute&aggregation=Total&interval=PT1M&$filter={wanted}"
-    )
-    content = site.arm.ask("GET", path, version="2018-01-01")
-    points = (
-        point
-        for metric in content.get("value") or []
-        for series in metric.get("timeseries") or []
-        for point in series.get("data") or []
-    )
-    return sum(point.get("total") or 0.0 for point in points)

@@ -34,6 +34,7 @@ from modelserve_azureml.limits import LARGEST_CAPACITY
 from modelserve_azureml.names import marks
 from modelserve_azureml.reach import Reach
 from modelserve_azureml.scoring import Keys, Scoring
+from modelserve_azureml.site import Site, Version
 
 _MIB = 1 << 20
 _PARALLEL = 8
@@ -65,7 +66,7 @@ class AzureMLEndpoint(Endpoint):
         name: str,
         endpoint: str,
         content: Any,
-        site: deploying.Site,
+        site: Site,
         keys: Keys,
         reach: Reach,
         *,
@@ -161,7 +162,7 @@ class AzureMLEndpoint(Endpoint):
         if found is not None and found.digest == bundle.digest:
             return
         scale = _scale(site, self._endpoint, old)
-        version = deploying.Version(site, self._endpoint, self.name, bundle, self._image(tell), old["sku"]["capacity"])
+        version = Version(site, self._endpoint, self.name, bundle, self._image(tell), old["sku"]["capacity"])
         deadline = time.monotonic() + site.options.timeout_s
         with Journal("azureml", self.name) as journal:
             deploying.replace(version, old["name"], scale, journal, deadline, tell)
@@ -212,7 +213,7 @@ def check_scale(scale: Scale) -> None:
         autoscale.target(scale)
 
 
-def live(site: deploying.Site, content: Any) -> Any:
+def live(site: Site, content: Any) -> Any:
     """The version that gets most requests; None where none gets any."""
     traffic = {name: share for name, share in (content["properties"].get("traffic") or {}).items() if share}
     if not traffic:
@@ -221,7 +222,7 @@ def live(site: deploying.Site, content: Any) -> Any:
     return site.arm.find(site.workspace.deployment(content["name"], name))
 
 
-def look(site: deploying.Site, content: Any) -> EndpointStatus:
+def look(site: Site, content: Any) -> EndpointStatus:
     """An endpoint's status, from what the resource manager shows of it."""
     found = marks(content)
     assert found is not None  # only those of ours are looked at
@@ -243,7 +244,7 @@ def look(site: deploying.Site, content: Any) -> EndpointStatus:
     )
 
 
-def erase(site: deploying.Site, endpoint: str, name: str) -> None:
+def erase(site: Site, endpoint: str, name: str) -> None:
     """Remove an endpoint and all that was made for it. Quiet when it is gone already."""
     content = site.arm.find(site.workspace.endpoint(endpoint))
     if content is not None:
@@ -255,7 +256,7 @@ def erase(site: deploying.Site, endpoint: str, name: str) -> None:
     site.assets.forget_all(endpoint)
 
 
-def _scale(site: deploying.Site, endpoint: str, deployment: Any) -> Scale:
+def _scale(site: Site, endpoint: str, deployment: Any) -> Scale:
     setting = site.arm.find(site.workspace.autoscale(endpoint, deployment["name"]), version=autoscale.API_VERSION)
     return Scale.fixed(int(deployment["sku"]["capacity"])) if setting is None else autoscale.read(setting)
 

@@ -11,8 +11,8 @@ from modelserve.backend.transport import HTTPX_ERRORS
 from modelserve.errors import AccessDeniedError, ConfigError
 from modelserve_azureml.arm import HOST
 from modelserve_azureml.credentials import Credentials
-from modelserve_azureml.deploying import Site
 from modelserve_azureml.reach import Reach
+from modelserve_azureml.site import Site
 
 REPOSITORY = "modelserve"
 _CALL_S = 30.0

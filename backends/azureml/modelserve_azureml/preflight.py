@@ -21,6 +21,7 @@ from modelserve_azureml.images import registry
 from modelserve_azureml.limits import ADMITTED_PER_SLOT, BANDWIDTH_BYTES_PER_S, NO_RESERVE, QUOTA_FACTOR, TOO_SMALL
 from modelserve_azureml.names import deployment_name
 from modelserve_azureml.policies import NEEDED_ACTIONS
+from modelserve_azureml.site import Site
 
 _PROVIDERS_VERSION = "2021-04-01"
 _PERMISSIONS_VERSION = "2022-04-01"
@@ -30,7 +31,7 @@ _USABLE = 0.8
 
 
 def checks(
-    site: deploying.Site, credentials: Credentials, bundle: Bundle, spec: DeploymentSpec, endpoint: str
+    site: Site, credentials: Credentials, bundle: Bundle, spec: DeploymentSpec, endpoint: str
 ) -> Sequence[Check]:
     """The questions, in the order in which they make sense."""
     look = _Look(site, credentials, bundle, spec, endpoint)
@@ -52,7 +53,7 @@ def checks(
 
 @dataclass
 class _Look:
-    site: deploying.Site
+    site: Site
     credentials: Credentials
     bundle: Bundle
     spec: DeploymentSpec

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import os
-import warnings
 from collections.abc import Iterator
 
 import httpx
@@ -17,31 +15,8 @@ from modelserve.standin.faults import Failing
 from modelserve.testing.conformance import BackendConformance
 from modelserve.testing.fault_matrix import FaultMatrix
 from modelserve.testing.place import Place
-from modelserve_azureml import AzureMLBackend
 from modelserve_azureml.errors import azure_errors
 from modelserve_azureml.rehearsal.cloud import AzureRehearsal
-
-OPTIONS = {
-    "subscription": "00000000-0000-0000-0000-000000000001",
-    "resource_group": "models",
-    "workspace": "rehearsed",
-    "workers": 1,
-}
-
-
-@pytest.fixture(scope="module")
-def rehearsal() -> Iterator[AzureRehearsal]:
-    with warnings.catch_warnings():
-        # azure-ai-ml is built on marshmallow 3, which warns of its own fourth version while it is imported.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import azure.ai.ml.entities  # noqa: F401
-    before = dict(os.environ)
-    with AzureMLBackend(OPTIONS).rehearsal() as found:
-        assert isinstance(found, AzureRehearsal)
-        yield found
-        assert found.proxy.refused == [], "Somebody asked for a host that is not Azure's."
-    changed = {name for name in before | os.environ if before.get(name) != os.environ.get(name)}
-    assert changed <= {"MODELSERVE_HOME", "PYTEST_CURRENT_TEST"}, "A rehearsal changed the environment."
 
 
 def vendor_errors() -> list[BaseException]:

@@ -33,7 +33,7 @@ class Door:
     """Answers scoring requests.
 
     Attributes:
-        counts: Answers by endpoint, deployment and class of status, such as ("digits-1", "v-2", "5xx").
+        counts: Answers by endpoint, deployment and status, such as ("digits-1", "v-2", "424").
         mirrored: Copies that were sent, by deployment.
     """
 
@@ -62,17 +62,15 @@ class Door:
             answered.status, answered.body, {**answered.headers, "azureml-model-deployment": deployment["name"]}
         )
 
-    def measured(self, endpoint: str, query: str) -> float:
-        """What Azure Monitor would count of a deployment's requests that failed."""
+    def measured(self, endpoint: str, query: str) -> dict[str, int]:
+        """What Azure Monitor would count of a deployment's requests, by status."""
         match = _FILTER.search(query)
         with self._lock:
-            return float(
-                sum(
-                    count
-                    for (name, deployment, kind), count in self.counts.items()
-                    if name == endpoint and (match is None or deployment == match[1]) and f"'{kind}'" in query
-                )
-            )
+            return {
+                status: count
+                for (name, deployment, status), count in self.counts.items()
+                if name == endpoint and (match is None or deployment == match[1])
+            }
 
     def _endpoint(self, name: str) -> dict[str, Any]:
         found = self._manager.resources.get(self._manager.workspace.endpoint(name))
@@ -144,9 +142,8 @@ class Door:
         self._count(endpoint["name"], deployment["name"], answered)
 
     def _count(self, endpoint: str, deployment: str, answered: Answered) -> None:
-        inner = int(answered.headers.get("ms-azureml-model-error-statuscode", answered.status))
         with self._lock:
-            self.counts[endpoint, deployment, f"{inner // 100}xx"] += 1
+            self.counts[endpoint, deployment, str(answered.status)] += 1
 
 
 def _by_traffic(traffic: Mapping[str, int]) -> str:

@@ -67,10 +67,10 @@ class Manager:
         self._blobs = blobs
         self._fleets = fleets
         self._busy: set[str] = set()
-        self._metrics: Callable[[str, str], float] = lambda _endpoint, _query: 0.0
+        self._metrics: Callable[[str, str], dict[str, int]] = lambda _endpoint, _query: {}
         self.routes = self._all_routes()
 
-    def measured_by(self, metrics: Callable[[str, str], float]) -> None:
+    def measured_by(self, metrics: Callable[[str, str], dict[str, int]]) -> None:
         """Who counts requests: the scoring door."""
         self._metrics = metrics
 
@@ -199,9 +199,15 @@ class Manager:
         return said({"value": [{"resourceType": "x", "sku": {"name": "Default"}, "capacity": capacity}]})
 
     def _measured(self, call: Call, names: tuple[str, ...]) -> Answered:
-        total = self._metrics(names[0], call.query.get("$filter", ""))
-        series = {"data": [{"timeStamp": time.strftime("%Y-%m-%dT%H:%M:00Z", time.gmtime()), "total": total}]}
-        return said({"value": [{"name": {"value": call.query.get("metricnames", "")}, "timeseries": [series]}]})
+        now = time.strftime("%Y-%m-%dT%H:%M:00Z", time.gmtime())
+        series = [
+            {
+                "metadatavalues": [{"name": {"value": "statuscode"}, "value": status}],
+                "data": [{"timeStamp": now, "total": count}],
+            }
+            for status, count in self._metrics(names[0], call.query.get("$filter", "")).items()
+        ]
+        return said({"value": [{"name": {"value": call.query.get("metricnames", "")}, "timeseries": series}]})
 
     # Models and environments
 
