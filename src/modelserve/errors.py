@@ -19,6 +19,8 @@
     ├── PluginError
     │   ├── UnknownBackendError
     │   └── MissingExtraError         known, but its packages are not installed
+    ├── ImageError                    the runtime's container image could not be made
+    │   └── RegistryError             a registry refused, or could not be reached
     ├── WireError                     bytes that are not a message
     ├── PredictionError
     │   ├── ModelRunError             the model itself refused these inputs
@@ -159,6 +161,18 @@ class MissingExtraError(PluginError):
     """Known, but the packages that it needs are not installed."""
 
     code = "missing_extra"
+
+
+class ImageError(ModelServeError):
+    """The runtime's container image could not be made."""
+
+    code = "image"
+
+
+class RegistryError(ImageError):
+    """A registry of images refused, or could not be reached."""
+
+    code = "registry"
 
 
 class WireError(ModelServeError):

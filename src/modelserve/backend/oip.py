@@ -1,4 +1,4 @@
-"""Requests and replies as a server of the Open Inference Protocol carries them: one body, its header's length told.
+"""Requests and replies of the Open Inference Protocol as one body, the length of its header told beside it.
 
 POST .../infer          Inference-Header-Content-Length: n
 POST /invocations       Content-Type: application/vnd.sagemaker-triton.binary+json;json-header-size=n

@@ -257,6 +257,36 @@ def cache_clear(
 
 
 @app.command()
+def rehearse(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A configured target, or an installed backend.")],
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="By default a small model.", show_default=False)
+    ] = None,
+    *,
+    name: Annotated[str, typer.Option("--name", help="The deployment's name.")] = "rehearsal",
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Live a deployment's whole life on this machine: what passes, what the real place would refuse and why."""
+    from modelserve.cli.rehearse import run
+
+    run(target, bundle, name=name, html=html, as_json=as_json)
+
+
+@app.command()
+def policy(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A configured target, or an installed backend.")],
+    *,
+    who: Annotated[str | None, typer.Option("--who", help="Only the document for caller, role, ...")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the least permissions that a target needs."""
+    from modelserve.cli.policy import run
+
+    run(target, who=who, as_json=as_json)
+
+
+@app.command()
 def doctor(*, as_json: AsJson = False) -> None:
     """Check this machine: what is installed, what is usable, and what to install for the rest."""
     from modelserve.cli.doctor import run

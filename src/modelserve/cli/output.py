@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -96,6 +96,17 @@ def working(doing: str) -> Iterator[None]:
         return
     with screen.status(Text(doing), spinner="dots"):
         yield
+
+
+@contextmanager
+def reporting(doing: str) -> Iterator[Callable[[str], None]]:
+    """As `working`, with a line that can be changed meanwhile; where no one looks, nothing is written."""
+    screen = Console(file=sys.stderr, highlight=False)
+    if not screen.is_terminal:
+        yield lambda _line: None
+        return
+    with screen.status(Text(doing), spinner="dots") as status:
+        yield lambda line: status.update(Text(f"{doing}: {line}"))
 
 
 def _fill(table: Table, rows: Sequence[Sequence[str | Text]]) -> None:

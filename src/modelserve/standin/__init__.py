@@ -6,6 +6,7 @@
     loopback     an HTTP server in a thread
     launch       the first thing in a container's process: it ends with its parent, and sees its model at its place
     load         callers that keep asking
+    registry     a registry of container images
 
 Needs the extra `modelserve[rehearsal]`.
 """
