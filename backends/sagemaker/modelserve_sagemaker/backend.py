@@ -63,9 +63,8 @@ class SageMakerBackend(Backend):
         self._inventory = Inventory(self._account, self._options)
 
     def supports(self, capability: Capability) -> Support:
-        if self._options.is_serverless:
-            special = {Capability.SCALE_TO_ZERO: Support.FULL, Capability.AUTOSCALE: Support.IMPOSSIBLE}
-            return special.get(capability, super().supports(capability))
+        if capability is Capability.SCALE_TO_ZERO and self._options.is_serverless:
+            return Support.FULL
         return super().supports(capability)
 
     def deploy(

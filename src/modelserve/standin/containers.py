@@ -70,7 +70,8 @@ class Container:
     def __init__(self, spec: ContainerSpec, name: str) -> None:
         self.spec = spec
         self.name = name
-        self.lines: deque[str] = deque(maxlen=_LINES_KEPT)
+        #: What it wrote, each line with the time at which it came (seconds since 1970).
+        self.stamped: deque[tuple[float, str]] = deque(maxlen=_LINES_KEPT)
         self.port = _free_port()
         self.inflight = 0
         self.is_ready = False
@@ -81,6 +82,11 @@ class Container:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def lines(self) -> list[str]:
+        """What it wrote, oldest first."""
+        return [line for _, line in list(self.stamped)]
 
     @property
     def pid(self) -> int:
@@ -133,7 +139,7 @@ class Container:
         assert self._process.stdout is not None
         with self._process.stdout as stream:
             for line in stream:
-                self.lines.append(line.decode(errors="replace").rstrip("\n"))
+                self.stamped.append((time.time(), line.decode(errors="replace").rstrip("\n")))
 
 
 def _command(spec: ContainerSpec) -> list[str]:
