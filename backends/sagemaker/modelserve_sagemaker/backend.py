@@ -127,8 +127,8 @@ class SageMakerBackend(Backend):
         self, bundle: Bundle, spec: DeploymentSpec, running: dict[str, Any], tell: Callable[[str], None]
     ) -> None:
         """Another version of what runs already; nothing, where it is this one."""
-        if running["EndpointStatus"] in {"Failed", "OutOfService"}:
-            tell(f"{spec.name} has failed before, and makes way")
+        if running["EndpointStatus"] in {"Failed", "OutOfService", "Deleting"}:
+            tell(f"{spec.name} has failed before or is being deleted, and makes way")
             self.delete(spec.name)
             self._create(bundle, spec, tell)
             return

@@ -145,6 +145,23 @@ def test_scaling_for_which_there_is_no_room_keeps_what_there_is(rehearsal: SageM
     assert deployment.predict(ROWS).shape == (2, 3)
 
 
+def test_target_tracking_adds_replicas_under_load_and_takes_them_back(rehearsal: SageMakerRehearsal) -> None:
+    spec = DeploymentSpec("digits", Scale(1, 2, target_inflight=1))
+    deployment = Deployment(rehearsal.backend.deploy(models.slow(400), spec), rehearsal.backend)
+    rows = np.ones((64, 128), np.float32)
+    with Load(lambda: _same(deployment.predict(rows), (64, 128)), threads=4) as load:
+        _wait_for_replicas(deployment, 2)
+    assert load.failures == []
+    _wait_for_replicas(deployment, 1)
+
+
+def _wait_for_replicas(deployment: Deployment, count: int) -> None:
+    deadline = time.monotonic() + 90
+    while [one.state for one in deployment.status().replicas] != [State.READY] * count:
+        assert time.monotonic() < deadline, deployment.status()
+        time.sleep(0.1)
+
+
 def test_an_endpoint_of_somebody_elses_is_never_touched(rehearsal: SageMakerRehearsal) -> None:
     sagemaker = rehearsal.backend._account.client("sagemaker")
     deployed(rehearsal).close()

@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -46,7 +46,8 @@ class ContainerSpec:
         health_path: Answers 200 when requests may be sent.
         folder: The model's files.
         mount_at: Where the cloud has them, such as /opt/ml/model.
-        folder_variable: Where `mount_at` cannot be had: the variable that tells the container the folder instead.
+        folder_variable: Where `mount_at` cannot be had: the variable that tells the container `folder_value` instead,
+            by default `folder` itself.
         grace_s: Between SIGTERM and SIGKILL.
         program: The image's entry point.
     """
@@ -61,7 +62,6 @@ class ContainerSpec:
     folder_value: Path | None = None
     grace_s: float = 30.0
     program: Sequence[str] = RUNTIME
-    details: Mapping[str, str] = field(default_factory=dict)
 
 
 class Container:
