@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from modelserve import Deployment, Model, Scale
-from modelserve.backend import Backend, Capability, State, Support, Verdict
+from modelserve.backend import Backend, Capability, EndpointStatus, State, Support, Verdict
 from modelserve.cli.endpoints import print_endpoint, print_endpoints, print_plan
 from modelserve.cli.output import print_error, print_json, print_line, reporting, working
 from modelserve.config import load_config
@@ -59,7 +59,8 @@ def show_all(*, target: str | None, further: Sequence[str], in_json: bool) -> No
     """List what modelserve made at a target, or at every configured one."""
     config = load_config()
     targets = [target] if target is not None else config.target_names or [str(config.default_target.value)]
-    found, refused = [], []
+    found: list[tuple[str, EndpointStatus]] = []
+    refused: list[str] = []
     for name in targets:
         try:
             with working(f"Asking {name}"):
@@ -69,10 +70,10 @@ def show_all(*, target: str | None, further: Sequence[str], in_json: bool) -> No
             # One target that cannot be asked keeps nothing of the others back.
             if target is not None:
                 raise
-            refused.append((name, error))
+            refused.append(f"Target {name!r}: {error}")
     print_endpoints(found, in_json=in_json)
-    for name, error in refused:
-        print_error(f"Target {name!r}: {error}")
+    for line in refused:
+        print_error(line)
     if refused:
         raise typer.Exit(1)
 

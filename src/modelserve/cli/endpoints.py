@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich.text import Text
 
@@ -21,6 +21,8 @@ from modelserve.cli.output import (
     print_table,
 )
 from modelserve.model import DryRun
+
+Row: TypeAlias = list[str | Text]
 
 _DIGEST_LETTERS = 12
 _COLOURS = {State.READY: GOOD, State.FAILED: BAD, State.CLOSED: QUIET, State.RESTING: QUIET}
@@ -44,7 +46,7 @@ def print_endpoint(status: EndpointStatus, *, in_json: bool) -> None:
     if status.replicas:
         print_line("")
         names = list(dict.fromkeys(name for replica in status.replicas for name in replica.details))
-        rows = [
+        rows: list[Row] = [
             [replica.name, _state(replica.state), *(str(replica.details.get(name, "")) for name in names)]
             for replica in status.replicas
         ]
@@ -59,7 +61,7 @@ def print_endpoints(found: Sequence[tuple[str, EndpointStatus]], *, in_json: boo
     if not found:
         print_line("Nothing is deployed.")
         return
-    rows = [
+    rows: list[Row] = [
         [
             status.name,
             target,
@@ -88,7 +90,9 @@ def print_plan(plan: DryRun, *, in_json: bool) -> None:
     print_pairs({"model": plan.digest[:_DIGEST_LETTERS], "replicas": _scale(plan.scale), **options})
     if plan.findings:
         print_line("")
-        rows = [[one.name, Text(one.verdict.value, _VERDICTS[one.verdict]), one.text] for one in plan.findings]
+        rows: list[Row] = [
+            [one.name, Text(one.verdict.value, _VERDICTS[one.verdict]), one.text] for one in plan.findings
+        ]
         print_table(["check", "verdict", ""], rows)
 
 
