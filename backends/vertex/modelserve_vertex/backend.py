@@ -36,6 +36,7 @@ class VertexBackend(Backend):
         Capability.SCALE: Support.FULL,
         # The field is in v1beta1 only, and called a preview there.
         Capability.SCALE_TO_ZERO: Support.NOT_IMPLEMENTED,
+        Capability.REST: Support.FULL,
         Capability.AUTOSCALE: Support.FULL,
         Capability.UPDATE: Support.FULL,
         Capability.ATTACH: Support.FULL,

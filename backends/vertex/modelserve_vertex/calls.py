@@ -1,7 +1,5 @@
 """One endpoint's answers: rawPredict with the binary wire, over the pooled connections of one thread.
 
-POST https://<the endpoint's own name>/v1/<endpoint>:rawPredict
-
 Body and Content-Type are carried untouched, other headers may not be; so the length of the message's header stands in
 the type. Nothing is ever sent twice.
 """
@@ -19,24 +17,19 @@ from modelserve.backend.transport import Transport, pooled_client
 from modelserve_vertex.errors import asking
 from modelserve_vertex.options import VertexOptions
 from modelserve_vertex.refusal import refusal
+from modelserve_vertex.way import Way
 
 
 class Calls:
-    """Asks one endpoint.
+    """Asks one endpoint."""
 
-    Args:
-        address: Of the host that is connected to, scheme included.
-        host: The name that stands in requests where it is not the address's own.
-        endpoint: Its resource name.
-    """
-
-    def __init__(self, address: str, host: str, endpoint: str, credentials: Any, options: VertexOptions) -> None:
-        self._path = f"/v1/{endpoint}:rawPredict"
-        self._credentials = credentials
-        headers = {"host": host} if host else {}
+    def __init__(self, way: Way, credentials: Any, options: VertexOptions) -> None:
+        self._path = way.path
+        self._credentials = credentials if way.has_token else None
+        settings = {"headers": {"host": way.host} if way.host else {}, "verify": options.verify_certificate}
         self._transport = Transport(
-            lambda: pooled_client(address, connections=options.connections, headers=headers),
-            server=address,
+            lambda: pooled_client(way.address, connections=options.connections, **settings),
+            server=way.address,
             timeout_s=options.inference_timeout_s,
         )
 
@@ -57,6 +50,8 @@ class Calls:
     async def _authorization(self) -> dict[str, str]:
         """The token, renewed in another thread when it is about to end."""
         credentials = self._credentials
+        if credentials is None:
+            return {}
         if not credentials.valid:
             with asking("Renewing Google's access token"):
                 await asyncio.get_running_loop().run_in_executor(None, _renew, credentials)

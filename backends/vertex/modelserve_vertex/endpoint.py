@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 from modelserve.backend import (
     DeploymentSpec,
@@ -21,7 +20,13 @@ from modelserve.backend import (
 from modelserve.backend.preflight import require_passed
 from modelserve.bundle import Bundle
 from modelserve.bundle.manifest import Manifest
-from modelserve.errors import ConfigError, DeadlineError, DeploymentClosedError, DeploymentNotFoundError, NotReadyError
+from modelserve.errors import (
+    DeadlineError,
+    DeploymentClosedError,
+    DeploymentNotFoundError,
+    NotReadyError,
+    NotSupportedError,
+)
 from modelserve_vertex import names, requests, state, traffic
 from modelserve_vertex.calls import Calls
 from modelserve_vertex.deploying import Deploying, require_bundle
@@ -31,6 +36,7 @@ from modelserve_vertex.logs import lines
 from modelserve_vertex.options import EndpointKind
 from modelserve_vertex.preflight import findings
 from modelserve_vertex.target import Target
+from modelserve_vertex.way import way_to
 
 #: The header grows on its way by the outputs that are spelt out.
 _HEADER_ROOM_BYTES = 16 << 10
@@ -71,6 +77,9 @@ class VertexEndpoint(Endpoint):
         found = self._found()
         deadline = time.monotonic() + self._target.options.deploy_timeout_s
         deployed = state.answering(found)
+        if scale.maximum == 0:
+            self._rest(found)
+            return
         if deployed is None:
             self._wake(found, scale, deadline)
             return
@@ -92,20 +101,28 @@ class VertexEndpoint(Endpoint):
         self, bundle: Bundle, scale: Scale | None, *, wait: bool, tell: Any, timeout_s: float | None = None
     ) -> None:
         """Have it answer with this bundle; what is so already is left as it is."""
-        options = self._target.options
+        target = self._target
+        if scale is not None and scale.maximum == 0:
+            raise NotSupportedError("A model is deployed with at least one replica. Let it rest by scale(0) later.")
+        if target.resources.endpoint(self._resource) is None:
+            # Before the image is built, and before anything is created.
+            checked = findings(target, bundle, DeploymentSpec(self.name, scale))
+            require_passed(checked, f"Deploying {self.name!r}")
         deploying = Deploying(
-            self._target.resources,
-            self._target.storage(self.name),
-            self._target.recipe(self.name, bundle.digest),
-            deadline=time.monotonic() + (timeout_s or options.deploy_timeout_s),
+            target.resources,
+            target.storage(self.name),
+            target.recipe(self.name, bundle.digest, target.image.ensured(tell)),
+            deadline=time.monotonic() + (timeout_s or target.options.deploy_timeout_s),
             tell=tell,
         )
         found = deploying.standing()
         if not deploying.is_done(found):
-            if found is None:
-                checked = findings(self._target, bundle, DeploymentSpec(self.name, scale))
-                require_passed(checked, f"Deploying {self.name!r}")
             standing = None if found is None else state.answering(found)
+            if standing is not None and state.kind(found) is EndpointKind.PRIVATE:
+                raise NotSupportedError(
+                    f"{self.name!r} lies in a peered network, where an endpoint holds one model. "
+                    "Use endpoint = 'psc', or delete it and serve the new model."
+                )
             kept = Scale.fixed(1) if standing is None else requests.scale_of(standing)
             deploying.run(bundle, found, scale or kept, wait=wait)
         self._describe(bundle.manifest)
@@ -144,6 +161,11 @@ class VertexEndpoint(Endpoint):
         marks = names.marks(self._found())
         assert marks is not None
         return self._target.storage(self.name).manifest(marks.digest)
+
+    def _rest(self, found: Any) -> None:
+        """Take every model off the endpoint; name, registration and bundle stay."""
+        for deployed in found.deployed_models:
+            self._target.resources.undeploy(self._resource, deployed.id)
 
     def _wake(self, found: Any, scale: Scale, deadline: float) -> None:
         """Deploy again the model that rests."""
@@ -192,28 +214,12 @@ class VertexEndpoint(Endpoint):
 
     def _connected(self) -> Calls:
         google, options = self._target.google, self._target.options
-        address, host = _address(self._found(), google.api_address, options.predict_address, self.name)
-        return Calls(address, host, self._resource, google.credentials, options)
+        way = way_to(self._found(), google.api_address, options.predict_address)
+        return Calls(way, google.credentials, options)
 
     def _check_open(self) -> None:
         if self._closed:
             raise _closed(self.name)
-
-
-def _address(endpoint: Any, api_address: str, predict_address: str, name: str) -> tuple[str, str]:
-    """Where an endpoint is asked: the address to connect to, and the host's name where that is another one."""
-    kind = state.kind(endpoint)
-    own = endpoint.dedicated_endpoint_dns.removeprefix("https://").rstrip("/")
-    if predict_address:
-        return predict_address, own
-    if kind is EndpointKind.PRIVATE_SERVICE_CONNECT:
-        raise ConfigError(
-            f"{name!r} is reached through a forwarding rule of your own network. Give its address as predict_address."
-        )
-    if kind is EndpointKind.DEDICATED and own:
-        # A stand-in answers for every name at one address.
-        return (api_address, own) if urlsplit(api_address).scheme == "http" else (f"https://{own}", "")
-    return api_address, ""
 
 
 def _closed(name: str) -> DeploymentClosedError:

@@ -122,6 +122,11 @@ class VertexOptions(Options):
         description="Address for predictions instead of the endpoint's name, such as that of a forwarding rule (psc).",
     )
 
+    verify_certificate: bool = Field(
+        True,
+        description="Whether certificates of predictions are verified. One behind an IP address of 'psc' cannot be.",
+    )
+
     @field_validator("region")
     @classmethod
     def _one_region(cls, region: str) -> str:

@@ -41,7 +41,7 @@ def findings(target: Target, servable: Servable, spec: DeploymentSpec) -> list[F
 
 def _requests(target: Target, bundle: Bundle, name: str, scale: Scale) -> str:
     """Every request that a deploy sends, by the service's own rules."""
-    recipe = target.recipe(name, bundle.digest)
+    recipe = target.recipe(name, bundle.digest, target.image.named())
     sent = [
         requests.upload_model(recipe),
         requests.create_endpoint(recipe),
@@ -110,17 +110,18 @@ def _bucket(target: Target) -> str:
 
 
 def _image(target: Target) -> str:
-    region = target.options.region
-    host = target.image.partition("/")[0]
+    region, name = target.options.region, target.image.named()
+    host = name.partition("/")[0]
     if host.endswith("-docker.pkg.dev") and host != f"{region}-docker.pkg.dev":
         raise ConfigError(
-            f"The image {target.image!r} is in another region than {region!r}. Push it to {region}-docker.pkg.dev."
+            f"The image {name!r} is in another region than {region!r}. Push it to {region}-docker.pkg.dev."
         )
     if target.google.is_rehearsed:
-        raise OnlyLive(f"That {target.image!r} exists and the service agent may pull it.")
-    return (
-        f"{target.image!r}; Vertex AI takes it in when the model is registered, and refuses it there if it is missing."
-    )
+        raise OnlyLive(f"That {name!r} exists, and that the service agent may pull it.")
+    found = target.image.found()
+    if found is None:
+        return f"{name!r} is not there yet: it is built and pushed before the first deploy, some hundred megabytes."
+    return f"{found!r}; Vertex AI takes it in when the model is registered."
 
 
 def _quota(target: Target, scale: Scale) -> str:

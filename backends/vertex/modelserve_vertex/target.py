@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import cached_property
-from importlib.metadata import version
 
 from modelserve_vertex import storage
 from modelserve_vertex.google import Google
+from modelserve_vertex.images import RuntimeImage
 from modelserve_vertex.options import VertexOptions
 from modelserve_vertex.recipe import Recipe
 from modelserve_vertex.resources import Resources
@@ -28,13 +28,10 @@ class Target:
     def bucket(self) -> str:
         return self.options.bucket or f"{self.google.project}-modelserve-{self.options.region}"
 
-    @property
-    def image(self) -> str:
-        """The image that containers run: the runtime's own, named by its version, unless the options name another."""
-        if self.options.image:
-            return self.options.image
-        tag = version("modelserve").replace("+", "-")
-        return f"{self.options.region}-docker.pkg.dev/{self.google.project}/{self.options.repository}/modelserve:{tag}"
+    @cached_property
+    def image(self) -> RuntimeImage:
+        """The image that containers run."""
+        return RuntimeImage(self.google, self.options)
 
     def storage(self, name: str) -> BundleStorage:
         """The bundles of one deployment."""
@@ -48,6 +45,7 @@ class Target:
         """The endpoint's resource name."""
         return f"{self.google.parent}/endpoints/{name}"
 
-    def recipe(self, name: str, digest: str) -> Recipe:
+    def recipe(self, name: str, digest: str, image: str) -> Recipe:
+        """What the deployment of this bundle is made of; `image` is a reference."""
         artifact_uri = storage.uri(self.bucket, name, digest)
-        return Recipe(name, digest, self.google.parent, self.image, artifact_uri, self.options)
+        return Recipe(name, digest, self.google.parent, image, artifact_uri, self.options)

@@ -40,6 +40,7 @@ def elsewhere(rehearsal: VertexRehearsal) -> dict[str, str]:
     return {f"{prefix}BACKEND": "vertex"} | {prefix + name.upper(): json.dumps(told[name]) for name in told}
 
 
+@pytest.mark.long
 class TestVertex(BackendConformance):
     @pytest.fixture
     def place(self, rehearsal: VertexRehearsal) -> Place:

@@ -59,6 +59,7 @@ def test_the_high_level_sdk_predicts_and_lists_what_the_backend_deployed(shared:
     assert model.resource_name.startswith(f"{PARENT}/models/churn-")
 
 
+@pytest.mark.long
 def test_the_clients_over_grpc_predict_scale_and_delete_what_the_backend_deployed(rehearsal: VertexRehearsal) -> None:
     rehearsal.backend.deploy(models.linear(), DeploymentSpec("churn")).close()
     with GrpcServer(rehearsal.cloud) as server, grpc.insecure_channel(server.address) as channel:

@@ -275,7 +275,9 @@ def require_scale(backend: Backend, scale: Scale) -> None:
     require(backend, Capability.SCALE)
     if not scale.is_fixed:
         require(backend, Capability.AUTOSCALE)
-    if scale.minimum == 0:
+    if scale.maximum == 0:
+        require(backend, Capability.REST)
+    elif scale.minimum == 0:
         require(backend, Capability.SCALE_TO_ZERO)
 
 

@@ -13,6 +13,7 @@ from google.protobuf import empty_pb2
 
 from modelserve.standin.fleet import Fleet, NoCapacityError, NotHealthyError
 from modelserve_vertex import limits, names, state
+from modelserve_vertex.options import EndpointKind
 from modelserve_vertex.rehearsal.filters import matching
 from modelserve_vertex.rehearsal.models import Models
 from modelserve_vertex.rehearsal.operations import Operations, Stage
@@ -40,6 +41,8 @@ class Endpoints:
         self._found: dict[str, Any] = {}
         self._fleets: dict[tuple[str, str], Fleet] = {}
         self.ended: dict[str, list[Fleet]] = {}
+        #: Where private endpoints are asked.
+        self.address = ""
 
     @property
     def all(self) -> list[Any]:
@@ -123,6 +126,9 @@ class Endpoints:
             except BaseException:
                 self._quota.give_back(endpoint.name, deployed.id)
                 raise
+            if state.kind(endpoint) is EndpointKind.PRIVATE:
+                told = f"{self.address}/v1/models/{deployed.id}:predict"
+                deployed.private_endpoints = v1.PrivateEndpoints(predict_http_uri=told)
             with self._lock:
                 endpoint.deployed_models.append(deployed)
                 if split:
@@ -184,6 +190,13 @@ class Endpoints:
         if found is None:
             raise google_errors.NotFound(f"Endpoint `{name}` is not found.")
         return found
+
+    def private(self, deployed_id: str) -> Any:
+        """The private endpoint that has this deployed model."""
+        for endpoint in self.all:
+            if state.kind(endpoint) is EndpointKind.PRIVATE and deployed_id in {d.id for d in endpoint.deployed_models}:
+                return endpoint
+        raise google_errors.NotFound(f"There is no private DeployedModel {deployed_id}.")
 
     def fleet(self, name: str, deployed_id: str) -> Fleet:
         return self._fleets[name, deployed_id]

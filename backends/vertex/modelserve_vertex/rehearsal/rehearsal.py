@@ -33,7 +33,7 @@ class VertexRehearsal(Rehearsal):
         self.cloud = VertexCloud(bucket=bucket, region=options.region)
         self.cloud.images = images
         self._server = LoopbackServer(answering(RestFront(self.cloud))).start()
-        self.cloud.address = self._server.url
+        self.cloud.address = self.cloud.endpoints.address = self._server.url
         self.options = {
             **options.model_dump(exclude_defaults=True, mode="json"),
             "project": project,

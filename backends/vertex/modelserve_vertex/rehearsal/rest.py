@@ -6,6 +6,7 @@ Faults and errors look here as the service sends them: {"error": {"code": 409, "
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ from modelserve_vertex.rehearsal.methods import HttpRule, Method, match
 from modelserve_vertex.rehearsal.operations import plain
 
 _JSON = {"content-type": "application/json; charset=UTF-8"}
+#: What a peered network asks.
+_PRIVATE = re.compile(r"/v1/models/(?P<id>\d+):predict")
 _RAW = {"RawPredict", "StreamRawPredict"}
 #: Of the query: how the answer is to look, and who asks.
 _NOT_FIELDS = {"key", "alt", "prettyPrint"}
@@ -51,6 +54,8 @@ class RestFront:
             return operation, lambda: storage.answer(exchange)
         if (operation := neighbours.operation(exchange)) is not None:
             return operation, lambda: neighbours.answer(exchange)
+        if (private := _PRIVATE.fullmatch(exchange.path)) is not None:
+            return "RawPredict", lambda: self._raw(self._cloud.endpoints.private(private["id"]).name, exchange)
         hit = match(exchange.method, exchange.path)
         if hit is None:
             raise google_errors.NotFound(f"There is no {exchange.method} {exchange.path}.")
