@@ -291,5 +291,6 @@ class _Run:
             batch_rows=self._plan.boundaries.batch_rows,
             part_rows=self._plan.boundaries.part_rows,
             engine=self._options.engine,
+            machines=max(1, len(self._tally.machines)),
             stages={name: round(taken, 4) for name, taken in sorted(self._tally.stages.items())},
         )
