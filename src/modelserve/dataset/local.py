@@ -156,4 +156,4 @@ def _gathered(sent: Iterable[Sent], plan: Plan, asker: Asker, tally: Tally) -> I
 
 def _encoded(part: PartRows, plan: Plan) -> Part:
     content = plan.sink.encode(part.table())
-    return Part(part.index, part.start, part.rows, len(part.failures), content, part.dead_letters(), part.read_digest)
+    return Part(part.number, part.start, part.rows, len(part.failures), content, part.dead_letters(), part.read_digest)

@@ -83,10 +83,13 @@ def _connected() -> Iterator[None]:
 def _answered(missing: list[dict[str, int]], bundle: Bundle, plan: Plan) -> Iterator[dict[str, Any]]:
     packed = io.BytesIO()
     pack(bundle, packed)
-    processors = int(ray.cluster_resources().get("CPU", 1))
+    processors = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]  # Ray's own
     settings = ray.put(plan), ray.put(packed.getvalue()), bundle.digest
     parts = ray.data.from_items(missing, override_num_blocks=len(missing)).map(
-        _Actor, fn_constructor_args=settings, concurrency=max(1, min(processors, len(missing))), num_cpus=1
+        _Actor,  # type: ignore[arg-type]  # a class is made once in each actor, and called for each row
+        fn_constructor_args=settings,
+        concurrency=max(1, min(processors, len(missing))),
+        num_cpus=1,
     )
     yield from parts.iter_rows()
 
@@ -192,5 +195,5 @@ class _Answer:
         return True
 
     def __await__(self) -> Generator[Any, None, Reply]:
+        yield from ()  # nobody has to wait
         return self.result()
-        yield  # a generator that gives nothing: nobody has to wait

@@ -136,7 +136,7 @@ class _Run:
         self._check_model()
         with self._tally.at_work("write"):
             entry = self._folder.commit(part, self._plan.sink.suffix)
-        self._manifest.entries[part.index] = entry
+        self._manifest.entries[part.number] = entry
         self._written += int(entry.file["bytes"])
         self._look()
 

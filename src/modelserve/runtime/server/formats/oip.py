@@ -79,10 +79,8 @@ def read(body: bytes | memoryview, header_length: bytes | None, model: Described
     checked = signature.check(inputs)
     wanted = _wanted(asked, model)
     timeout_s = None if not asked.parameters else _timeout_s(asked.parameters)
-    is_alone = bool(asked.parameters) and asked.parameters.get(wire.ALONE) is True
-    return question(
-        checked, wanted.outputs, lambda arrays: write(arrays, wanted, model), timeout_s, is_alone=is_alone
-    )
+    is_alone = (asked.parameters or {}).get(wire.ALONE) is True
+    return question(checked, wanted.outputs, lambda arrays: write(arrays, wanted, model), timeout_s, is_alone=is_alone)
 
 
 def write(arrays: dict[str, Array], asked: Asked, model: Described) -> Response:
