@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import modelserve as ms
-from modelserve.bundle import Bundle
+from modelserve.bundle import Bundle, Step, write
 from modelserve.dataset import batch_size, folder
 from modelserve.session import Session
 from modelserve.testing import models
@@ -160,32 +161,46 @@ def _kill_workers(deployment: ms.Deployment, into: Path) -> None:
         time.sleep(0.05)
 
 
-def test_the_bits_are_those_of_one_run_of_each_batch_whoever_else_asks(bundle, rows, source, tmp_path) -> None:
-    batch_rows = 48
-    session = Session(bundle)
+@pytest.fixture
+def telling(tmp_path: Path) -> Bundle:
+    """A model whose answers tell which rows were run together: x minus the mean of the run's rows.
+
+    It says that its rows are independent, so that workers may join, split and slice them.
+    """
+    made = models.joint()
+    manifest = made.manifest
+    return write(
+        onnx.load(made.model_path),
+        signature=made.signature,
+        origin=manifest.origin,
+        lineage=(Step("make", {"kind": "telling"}),),
+        example=made.example(),
+        rows_independent=True,
+    )
+
+
+@pytest.mark.parametrize("batch_rows", [16, 2048])
+def test_exactly_the_rows_of_a_batch_are_run_together_whoever_else_asks(batch_rows, telling, tmp_path) -> None:
+    rows = np.random.default_rng(1).normal(size=(30_000, 2)).astype(np.float32)
+    session = Session(telling)
     wanted = np.concatenate(
-        [
-            session.run({"x": rows[at : at + batch_rows]}, ["probabilities"])["probabilities"]
-            for at in range(0, ROWS, batch_rows)
-        ]
+        [session.run({"x": rows[at : at + batch_rows]})["y"] for at in range(0, len(rows), batch_rows)]
     )
     stop = threading.Event()
-    with ms.Model(bundle).serve("local", workers=2, name="shared") as deployment:
+    with ms.Model(telling).serve("local", workers=2, name="shared") as deployment:
 
         def disturb() -> None:
             while not stop.is_set():
-                deployment.predict(rows[:17], outputs=["probabilities"])
+                deployment.predict(rows[:7])
 
         others = [threading.Thread(target=disturb) for _ in range(3)]
         for other in others:
             other.start()
         try:
-            deployment.predict_dataset(
-                source, tmp_path / "out", keep=["id"], outputs=["probabilities"], batch_rows=batch_rows
-            )
+            deployment.predict_dataset(rows, tmp_path / "out", batch_rows=batch_rows)
         finally:
             stop.set()
             for other in others:
                 other.join()
-    found = np.stack(pq.read_table(tmp_path / "out")["probabilities"].to_pylist()).astype(np.float32)
+    found = np.stack(pq.read_table(tmp_path / "out")["y"].to_pylist()).astype(np.float32)
     np.testing.assert_array_equal(found.view(np.uint32), wanted.view(np.uint32))

@@ -24,7 +24,6 @@ from modelserve.errors import FolderInUseError, ResumeError, SinkError
 REPORT = "_report.json"
 _LOCK = "_lock"
 _OURS = re.compile(r"part-\d{5,}\.\w+|_failed-\d{5,}\.jsonl|\..+\.tmp")
-_READ_BYTES = 1 << 20
 
 
 class Folder:
@@ -99,9 +98,9 @@ class Folder:
         """
         letters = None
         if part.dead_letters:
-            letters = self._put(f"_failed-{part.index:05d}.jsonl", part.dead_letters)
-        file = self._put(f"part-{part.index:05d}{suffix}", part.content)
-        entry = Entry(part.index, part.rows, part.failed, file, letters, part.read_digest)
+            letters = self._put(f"_failed-{part.number:05d}.jsonl", part.dead_letters)
+        file = self._put(f"part-{part.number:05d}{suffix}", part.content)
+        entry = Entry(part.number, part.rows, part.failed, file, letters, part.read_digest)
         self._append(entry.line())
         return entry
 
@@ -155,7 +154,7 @@ class Folder:
         if not path.is_file() or path.stat().st_size != file["bytes"]:
             return False
         with path.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest() == file["sha256"]
+            return hashlib.file_digest(content, "sha256").hexdigest() == str(file["sha256"])
 
     def _is_ours(self, name: str) -> bool:
         return name in (manifest.NAME, REPORT, _LOCK) or _OURS.fullmatch(name) is not None

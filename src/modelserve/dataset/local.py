@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from itertools import takewhile
 from typing import NamedTuple
 
 from modelserve.backend import Servable
@@ -50,12 +51,20 @@ class LocalEngine:
         """Anything that can be read here can be done here."""
 
     def parts(
-        self, plan: Plan, done: Mapping[int, Entry], *, start: int, tally: Tally, waiting: Callable[[], None]
+        self,
+        plan: Plan,
+        done: Mapping[int, Entry],
+        *,
+        start: int,
+        tally: Tally,
+        waiting: Callable[[], None],
+        end: int | None = None,
     ) -> Generator[Part, None, None]:
+        """As every engine's; the rows from number `end` on are left out."""
         asker = Asker(self._predictor, plan.outputs, plan.timeout_s)
         chunks = _timed(plan.source.chunks(plan.wanted, start=start, chunk_rows=plan.chunk_rows), tally)
         with Ahead(chunks, _CHUNKS_AHEAD) as read:
-            found = _missing(pieces(read, plan.boundaries, start), done)
+            found = _missing(_before(end, pieces(read, plan.boundaries, start)), done)
             with Ahead(_sent(found, plan, asker, tally), under_way(self._predictor)) as sent:
                 gathered = _gathered(sent, plan, asker, tally)
                 with Ahead(gathered, _PARTS_AHEAD, waiting) as rows:
@@ -78,6 +87,10 @@ def _timed(chunks: Iterator[Chunk], tally: Tally) -> Iterator[Chunk]:
             return
         tally.bytes_read += chunk.rows.nbytes
         yield chunk
+
+
+def _before(end: int | None, found: Iterator[Piece]) -> Iterator[Piece]:
+    return found if end is None else takewhile(lambda piece: piece.start < end, found)
 
 
 def _missing(found: Iterable[Piece], done: Mapping[int, Entry]) -> Iterator[Piece]:
@@ -121,9 +134,6 @@ def _gathered(sent: Iterable[Sent], plan: Plan, asker: Asker, tally: Tally) -> I
     """The answers, in the order of the rows, a part at a time."""
     part: PartRows | None = None
     for one in sent:
-        if part is not None and part.index != one.piece.part:
-            yield part
-            part = None
         if part is None:
             part = PartRows(one.piece.part, one.piece.start, plan.shape, is_hashed=plan.source.identity is None)
         answered, failures = [], list(one.failures)
@@ -137,10 +147,13 @@ def _gathered(sent: Iterable[Sent], plan: Plan, asker: Asker, tally: Tally) -> I
             part.add(one.piece, answered, failures)
         tally.rows += one.piece.rows.num_rows
         tally.note_failures(part.failures[before:])
+        if part.rows == plan.boundaries.part_rows:
+            yield part
+            part = None
     if part is not None:
         yield part
 
 
 def _encoded(part: PartRows, plan: Plan) -> Part:
     content = plan.sink.encode(part.table())
-    return Part(part.index, part.start, part.rows, len(part.failures), content, part.dead_letters(), part.read_digest)
+    return Part(part.number, part.start, part.rows, len(part.failures), content, part.dead_letters(), part.read_digest)

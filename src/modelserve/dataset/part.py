@@ -30,7 +30,7 @@ class Part(NamedTuple):
         read_digest: SHA-256 of the rows that were read, where the source cannot be told from another before.
     """
 
-    index: int
+    number: int
     start: int
     rows: int
     failed: int
@@ -64,7 +64,7 @@ def _size_bytes(spec: TensorSpec) -> int:
 class PartRows:
     """The rows of a part while they come in."""
 
-    index: int
+    number: int
     start: int
     shape: Shape
     is_hashed: bool = False

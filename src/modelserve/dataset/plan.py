@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -15,6 +15,7 @@ from modelserve.dataset.sources import Source, Wanted
 
 # Whose version can change a bit of the result.
 _MAKERS = ("numpy", "onnxruntime", "pyarrow")
+_NOT_FOUND = Boundaries(1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Plan:
 
     Attributes:
         outputs: Names as the caller gave them; empty for the primary one.
+        boundaries: Where batches and parts end; found after everything else.
         timeout_s: Longest time for one request.
     """
 
@@ -33,7 +35,7 @@ class Plan:
     outputs: tuple[str, ...]
     shape: Shape
     sink: Sink
-    boundaries: Boundaries
+    boundaries: Boundaries = _NOT_FOUND
     timeout_s: float | None = None
 
     @property
@@ -42,16 +44,17 @@ class Plan:
         return max(self.boundaries.batch_rows, self.boundaries.part_rows // 4)
 
 
-def identity(model: str, source: Source, feed: Feed, keep: Sequence[str], shape: Shape, sink: Sink) -> dict[str, Any]:
-    """What a result depends on, beside its boundaries."""
+def identity(model: str, plan: Plan) -> dict[str, Any]:
+    """What a result depends on, beside its boundaries. `model` is the model's digest."""
+    source = plan.source.identity
     return {
         "model": model,
-        "source": dict(source.identity) if source.identity is not None else {"kind": "stream"},
-        "columns": {name: list(columns) for name, columns in feed.columns.items()},
-        "keep": list(keep),
-        "outputs": [spec.name for spec in shape.outputs],
-        "cast": feed.rounds,
-        "format": sink.name,
+        "source": {"kind": "stream"} if source is None else dict(source),
+        "columns": {name: list(columns) for name, columns in plan.feed.columns.items()},
+        "keep": list(plan.keep),
+        "outputs": [spec.name for spec in plan.shape.outputs],
+        "cast": plan.feed.rounds,
+        "format": plan.sink.name,
         "made_with": _makers(),
     }
 

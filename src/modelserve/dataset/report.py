@@ -43,6 +43,7 @@ class Report:
         rows_per_s: Of this run: rows that an earlier one had answered count in `rows` only.
         resumed_rows: Rows that an earlier run had answered.
         bytes_read, bytes_written: Of this run; read are the columns' values in memory, written the files.
+        machines: On how many machines this run's parts were made.
         stages: Seconds that each stage was at work; they overlap.
     """
 
@@ -58,6 +59,7 @@ class Report:
     batch_rows: int
     part_rows: int
     engine: str
+    machines: int
     stages: dict[str, float]
 
     def to_json(self) -> bytes:
@@ -81,6 +83,7 @@ class Tally:
     bytes_read: int = 0
     stages: dict[str, float] = field(default_factory=dict)
     first_failures: list[str] = field(default_factory=list)
+    machines: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note_failures(self, letters: Sequence[Mapping[str, Any]]) -> None:
@@ -88,6 +91,15 @@ class Tally:
         self.failures += len(letters)
         for letter in letters[: _REMEMBERED - len(self.first_failures)]:
             self.first_failures.append(f"row {letter['origin_row']} of {letter['origin']}: {letter['error']}")
+
+    def note_machine(self, name: str) -> None:
+        """A part was made there."""
+        self.machines.add(name)
+
+    def note_stages(self, stages: Mapping[str, float]) -> None:
+        """Add what was counted elsewhere."""
+        for stage, seconds in stages.items():
+            self.stages[stage] = self.stages.get(stage, 0.0) + seconds
 
     @contextmanager
     def at_work(self, stage: str) -> Iterator[None]:

@@ -57,7 +57,7 @@ def _parquet(table: Any) -> Any:
     stream = pa.BufferOutputStream()
     # Outputs are numbers that rarely repeat: a dictionary of them costs time and saves nothing.
     words = [field.name for field in table.schema if not _is_number(field.type)]
-    pq.write_table(table, stream, row_group_size=max(1, table.num_rows), use_dictionary=words, compression="zstd")
+    pq.write_table(table, stream, row_group_size=max(1, table.num_rows), use_dictionary=words)
     return stream.getvalue()
 
 
