@@ -146,6 +146,16 @@ class TestHowItIsCalled:
         scores = answers(live, X, "decision_function")["decision_function"]
         np.testing.assert_array_equal(scores, source.decision_function(X))
 
+    @pytest.mark.parametrize("columns", [None, ["a", "b", "c", "d"]])
+    def test_a_native_booster_is_given_the_matrix_that_its_predict_takes(self, columns: Any) -> None:
+        import xgboost
+
+        rows = pd.DataFrame(X, columns=columns) if columns else X
+        linear = xgboost.train({"booster": "gblinear", "nthread": 1}, xgboost.DMatrix(rows, Y), 5)
+        live = live_of(linear, rows)
+        assert "gblinear" in live.reason
+        np.testing.assert_array_equal(answers(live, rows)["value"], linear.predict(xgboost.DMatrix(rows)))
+
     def test_only_the_methods_that_are_asked_for_run(self) -> None:
         class Costly:
             def predict(self, x: Any) -> Any:
