@@ -156,6 +156,18 @@ class TestHowItIsCalled:
         assert "gblinear" in live.reason
         np.testing.assert_array_equal(answers(live, rows)["value"], linear.predict(xgboost.DMatrix(rows)))
 
+    def test_catboosts_own_categories_run_as_they_are_and_unseen_ones_too(self) -> None:
+        import catboost
+
+        frame = pd.DataFrame({"city": ["Ulm", "Bonn", "Köln", "Ulm"] * 20, "x": np.linspace(0, 1, 80)})
+        target = (frame["city"] == "Ulm").astype(int)
+        settings = {"iterations": 5, "verbose": 0, "allow_writing_files": False, "thread_count": 1}
+        source = catboost.CatBoostClassifier(cat_features=["city"], **settings).fit(frame, target)
+        live = live_of(source, frame)
+        assert "keeps hashes in place of the values" in live.reason
+        strange = frame.assign(city=["Rom", *frame["city"][1:]])
+        np.testing.assert_array_equal(answers(live, strange)["label"], source.predict(strange))
+
     def test_only_the_methods_that_are_asked_for_run(self) -> None:
         class Costly:
             def predict(self, x: Any) -> Any:

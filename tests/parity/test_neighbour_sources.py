@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from asking import answers
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.neighbors import (
     KNeighborsClassifier,
@@ -24,11 +25,6 @@ from modelserve.session import Session
 
 # Iris has one digit after the point, so that radii with two are met by no distance.
 IRIS, CANCER, DIABETES = (load(return_X_y=True) for load in (load_iris, load_breast_cancer, load_diabetes))
-
-
-def answers(bundle: Bundle, rows: Any) -> dict[str, Any]:
-    names = [spec.name for spec in bundle.signature.outputs]
-    return dict(Session(bundle).run(bundle.signature.check(rows).tensors, names))
 
 
 def assert_alike(source: Any, rows: Any, *, seen: int = 64, atol: float = 1e-9) -> Bundle:

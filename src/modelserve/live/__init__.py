@@ -9,14 +9,5 @@ from modelserve.live.calls import EstimatorCall, MatrixModel, SourceCall, TorchC
 from modelserve.live.packing import Example, Packing, Style, read_example
 from modelserve.live.tail import PartsCall
 
-__all__ = [
-    "EstimatorCall",
-    "Example",
-    "MatrixModel",
-    "Packing",
-    "PartsCall",
-    "SourceCall",
-    "Style",
-    "TorchCall",
-    "read_example",
-]
+__all__ = ["EstimatorCall", "Example", "MatrixModel", "Packing", "PartsCall", "SourceCall", "Style", "TorchCall",
+           "read_example"]  # fmt: skip
