@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelserve.backend.sized import DESCRIBE, content_type, read_reply, request_content
+from modelserve.backend.oip import DESCRIBE, sized_reply, sized_request
 from modelserve.bundle.manifest import signature_from_json
 from modelserve.errors import BackendError, ConfigError
 from modelserve.runtime.fetch import fetch
@@ -149,12 +149,11 @@ def test_a_container_says_what_its_model_takes_where_it_is_asked_for_answers(tmp
 def test_a_request_whose_only_header_is_its_type_is_answered_in_kind(tmp_path: Path) -> None:
     bundle = models.linear()
     shutil.copytree(bundle.path, tmp_path / "m")
-    message = encode_request(bundle.example())
-    content, header_bytes = request_content(message, bundle.signature.primary)
+    media_type, content = sized_request(encode_request(bundle.example()), bundle.signature.primary)
     with ServerProcess(environment={"AZUREML_MODEL_DIR": str(tmp_path / "m"), **LOOPBACK}) as process:
-        request = urllib.request.Request(f"{process.url}/score", content, {"content-type": content_type(header_bytes)})
+        request = urllib.request.Request(f"{process.url}/score", content, {"content-type": media_type})
         with urllib.request.urlopen(request, timeout=30) as answer:
-            reply = read_reply(answer.headers["content-type"], answer.read())
+            reply = sized_reply(answer.headers["content-type"], answer.read())
     wanted = Session(bundle).run(bundle.example())
     for name, array in decode(reply_layout(reply.header), reply.body).items():
         np.testing.assert_array_equal(array, wanted[name])
