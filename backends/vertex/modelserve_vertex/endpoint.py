@@ -57,11 +57,12 @@ class VertexEndpoint(Endpoint):
         self._lock = threading.Lock()
         self._calls: Calls | None = None
         self._closed = False
+        self._kind = target.options.endpoint
         self._describe(manifest or self._found_manifest())
 
     @property
     def limits(self) -> Limits:
-        kind = KIND_LIMITS[self._target.options.endpoint]
+        kind = KIND_LIMITS[self._kind]
         longest = kind.timeout_s if kind.timeout_is_fixed else self._target.options.inference_timeout_s
         return Limits(
             request_bytes=kind.payload_bytes - _HEADER_ROOM_BYTES,
@@ -116,6 +117,11 @@ class VertexEndpoint(Endpoint):
             tell=tell,
         )
         found = deploying.standing()
+        if found is not None and state.kind(found) is not self._kind:
+            raise NotSupportedError(
+                f"{self.name!r} is an endpoint of kind {state.kind(found).value!r}, and none becomes another kind. "
+                f"Delete it before it is served as {self._kind.value!r}, or choose another name."
+            )
         if not deploying.is_done(found):
             standing = None if found is None else state.answering(found)
             if standing is not None and state.kind(found) is EndpointKind.PRIVATE:
@@ -158,7 +164,8 @@ class VertexEndpoint(Endpoint):
         return found
 
     def _found_manifest(self) -> Manifest:
-        marks = names.marks(self._found())
+        found = self._found()
+        self._kind, marks = state.kind(found), names.marks(found)
         assert marks is not None
         return self._target.storage(self.name).manifest(marks.digest)
 
@@ -205,7 +212,7 @@ class VertexEndpoint(Endpoint):
 
     def _reconnect(self) -> None:
         """A private endpoint's address is its deployed model's; the others keep theirs."""
-        if self._target.options.endpoint is not EndpointKind.PRIVATE:
+        if self._kind is not EndpointKind.PRIVATE:
             return
         with self._lock:
             calls, self._calls = self._calls, None

@@ -298,6 +298,16 @@ def test_a_pre_flight_goes_on_where_a_check_may_not_be_made(rehearse: Open) -> N
     assert not [one for one in found if one.verdict is Verdict.REFUSED]
 
 
+@pytest.mark.long
+def test_an_endpoint_keeps_its_kind_whatever_a_later_target_says(rehearse: Open) -> None:
+    rehearsal = rehearse(endpoint="shared")
+    deploy(rehearsal).close()
+    other = VertexBackend({**rehearsal.options, "endpoint": "dedicated"})
+    assert other.attach("churn").limits.request_bytes < 1_500_000
+    with pytest.raises(NotSupportedError, match="of kind 'shared'"):
+        other.deploy(models.linear(seed=1), DeploymentSpec("churn"))
+
+
 def test_an_accelerator_needs_an_image_that_uses_it(rehearse: Open) -> None:
     rehearsal = rehearse(machine_type="g2-standard-4", accelerator_type="NVIDIA_L4")
     with pytest.raises(PreflightError, match="image="):
