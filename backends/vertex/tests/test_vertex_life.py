@@ -90,6 +90,25 @@ def test_replicas_that_never_come_up_are_told_with_the_end_of_their_log(rehearsa
     assert rehearsal.leftovers() == []
 
 
+@pytest.mark.long
+def test_replicas_that_never_become_healthy_are_given_up_after_their_time(rehearse: Open) -> None:
+    rehearsal = rehearse(container_timeout_s=4)
+    rehearsal.cloud.faults.switches = Switches(never_healthy=True)
+    with pytest.raises(StartError, match="never became healthy"):
+        deploy(rehearsal)
+    assert rehearsal.leftovers() == []
+
+
+@pytest.mark.long
+def test_a_stand_in_that_is_closed_waits_for_no_container(rehearse: Open) -> None:
+    rehearsal = rehearse()
+    rehearsal.cloud.faults.switches = Switches(never_healthy=True)
+    deploy(rehearsal, wait=False).close()
+    started = time.monotonic()
+    rehearsal.close()
+    assert time.monotonic() - started < 20
+
+
 def test_a_quota_that_is_exceeded_is_named_and_leaves_nothing(rehearsal: VertexRehearsal) -> None:
     rehearsal.cloud.quota.cpus = 3
     with pytest.raises(QuotaError, match="CustomModelServingCPUsPerProjectPerRegion"):
