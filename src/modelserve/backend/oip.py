@@ -30,6 +30,8 @@ from modelserve.wire import Message, Reply
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 SIZED = "application/vnd.sagemaker-triton.binary+json"
+#: Sent to a container's predict path instead of a question: it answers with the model's metadata.
+DESCRIBE = "application/vnd.modelserve.describe+json"
 
 #: What servers of other makes mean, which send no code.
 _BY_STATUS: Mapping[int, type[ModelServeError]] = {
