@@ -54,6 +54,10 @@ def test_a_server_is_asked_scaled_and_updated_by_its_address(run, server: Server
     assert (status, scaled["scale"]) == (0, {"minimum": 2, "maximum": 2})
     assert len(run("status", server.url)[1]["replicas"]) == 2
 
+    status, ranged, _ = run("scale", server.url, "--minimum", 0, "--maximum", 2, "--target-inflight", 3)
+    assert (status, ranged["scale"]) == (0, {"minimum": 0, "maximum": 2, "target_inflight": 3.0})
+    assert run("logs", server.url) == (0, [], "")
+
     other = models.linear(seed=1)
     status, updated, _ = run("update", server.url, other.path, "--set", f"folder={folder}")
     assert (status, updated["digest"]) == (0, other.digest)

@@ -37,11 +37,11 @@ class HttpBackend(Backend):
     name = "http"
     support: ClassVar[Mapping[Capability, Support]] = {
         Capability.SCALE: Support.FULL,
-        Capability.SCALE_TO_ZERO: Support.NOT_IMPLEMENTED,
-        Capability.AUTOSCALE: Support.NOT_IMPLEMENTED,
+        Capability.SCALE_TO_ZERO: Support.FULL,
+        Capability.AUTOSCALE: Support.FULL,
         Capability.UPDATE: Support.FULL,
         Capability.ATTACH: Support.FULL,
-        Capability.LOGS: Support.NOT_IMPLEMENTED,
+        Capability.LOGS: Support.FULL,
         Capability.LIVE_CALLABLE: Support.IMPOSSIBLE,  # code from the network is never run
         Capability.BATCH: Support.NOT_IMPLEMENTED,
         Capability.REHEARSAL: Support.IMPOSSIBLE,  # a server on this machine is the real thing
