@@ -417,6 +417,55 @@ def test_a_layout_is_written_whole_or_not_at_all(recipe: image.Recipe, tmp_path:
     assert [path.name for path in tmp_path.glob("*second*")] == []
 
 
+def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    from modelserve.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["image", "build", *map(str, arguments)])
+    printed = capsys.readouterr()
+    return int(ended.value.code or 0), printed.out, printed.err
+
+
+def test_the_command_pushes_writes_and_tells_what_it_did(
+    registry: RegistryStandIn, recipe: image.Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, folder = f"{registry.address}/team/modelserve", tmp_path / "runtime.oci"
+    status, out, err = command(capsys, "--base", recipe.base, "--push", place, "--output", folder, "--json")
+    assert status == 0, err
+    said = json.loads(out)
+    assert said["reference"] == f"{place}@{said['digest']}"
+    assert sorted(said["blobs"].values()) == ["mounted", "mounted", "uploaded", "uploaded", "uploaded"]
+    assert said["packages"] == {"onnxruntime": "1.0", "plain": "2.0"}
+    assert json.loads((folder / "index.json").read_text())["manifests"][0]["digest"] == said["digest"]
+
+    status, out, _ = command(capsys, "--base", recipe.base, "--push", f"{place}:{said['tag']}")
+    assert status == 0
+    assert "it was there already" in out
+    assert said["digest"] in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--accelerator", "cuda"], 1, "runs on processors only"),
+        (["--platform", "linux/riscv64"], 2, "linux/amd64, linux/arm64"),
+        (["--push", "Not A Name"], 2, "does not name an image"),
+        (["--output", "."], 1, "exists"),
+        (["--extra", "tabels"], 1, "no extra 'tabels'"),
+        (["--base", "127.0.0.1:9/python:3"], 1, "cannot be reached|can it be reached"),
+    ],
+)
+def test_what_cannot_be_built_is_one_line_and_a_status(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, message: str
+) -> None:
+    import re
+
+    found, out, err = command(capsys, *arguments)
+    assert (found, out) == (status, "")
+    assert re.search(message, err)
+    assert err.splitlines()[-1].startswith("error: ")
+
+
 @pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
 def test_skopeo_reads_the_layout_and_the_registry(
     registry: RegistryStandIn, recipe: image.Recipe, tmp_path: Path

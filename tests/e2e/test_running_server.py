@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelserve import attach
+from modelserve import Model, attach
 from modelserve.bundle import Bundle
 from modelserve.cli import main
+from modelserve.errors import DeadlineError
 from modelserve.session import Session
 from modelserve.testing import models
 from modelserve.testing.serving import ServerThread, bundle_folder
@@ -86,3 +87,11 @@ def test_what_a_server_cannot_do_is_said_with_the_way_out(run, server: ServerThr
     status, _, error = run("status", "http://127.0.0.1:9")
     assert status == 1
     assert error.count("\n") == 1
+
+
+def test_a_model_that_is_not_loaded_in_time_leaves_what_was_there(server: ServerThread, folder: Path) -> None:
+    before = Bundle.open(folder / "digits").digest
+    with pytest.raises(DeadlineError):
+        Model(models.linear(seed=3)).serve("http", name="digits", url=server.url, folder=folder, timeout_s=0.0001)
+    assert Bundle.open(folder / "digits").digest == before
+    assert [path.name for path in folder.iterdir()] == ["digits"]

@@ -57,7 +57,7 @@ class HttpBackend(Backend):
         folder = _folder(self._options)
         if on_progress is not None:
             on_progress(f"Putting {spec.name} into the server's folder")
-        folder.put(spec.name, servable)
+        folder.put(spec.name, servable, spec.timeout_s)
         endpoint = self._endpoint(spec.name, self._options, folder)
         if spec.scale is not None:
             endpoint.scale(spec.scale)

@@ -118,7 +118,7 @@ class WorkerPool:
         self._supervisor.start()
         try:
             self._crew = self._raise_crew(servable)
-            self.scale(workers)
+            self.scale(workers, timeout_s=self.settings.start_timeout_s)
         except BaseException:
             self.close(drain_s=0)
             raise
