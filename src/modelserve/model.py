@@ -229,7 +229,7 @@ class Model:
         if dry_run:
             return _said(_dry_run(opened, servable, spec), on_progress)
         endpoint = opened.backend.deploy(servable, spec, on_progress=on_progress)
-        return Deployment(endpoint, opened.backend, ephemeral=ephemeral)
+        return Deployment(endpoint, opened.backend, ephemeral=ephemeral, servable=servable)
 
     def __repr__(self) -> str:
         return f"<Model of {type(self._source).__name__}>"

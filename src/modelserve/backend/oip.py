@@ -1,4 +1,4 @@
-"""Requests and replies as a server of the Open Inference Protocol carries them: one body, its header's length beside it.
+"""Requests and replies of the Open Inference Protocol as one body, the length of its header told beside it.
 
 POST .../infer          Inference-Header-Content-Length: n
 POST /invocations       Content-Type: application/vnd.sagemaker-triton.binary+json;json-header-size=n
@@ -30,6 +30,8 @@ from modelserve.wire import Message, Reply
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 SIZED = "application/vnd.sagemaker-triton.binary+json"
+#: Sent to a container's predict path instead of a question: it answers with the model's metadata.
+DESCRIBE = "application/vnd.modelserve.describe+json"
 
 #: What servers of other makes mean, which send no code.
 _BY_STATUS: Mapping[int, type[ModelServeError]] = {

@@ -106,7 +106,7 @@ def reporting(doing: str) -> Iterator[Callable[[str], None]]:
         yield lambda line: screen.print(Text(line), soft_wrap=True)
         return
     with screen.status(Text(doing), spinner="dots") as shown:
-        yield lambda line: shown.update(Text(line))
+        yield lambda line: shown.update(Text(f"{doing}: {line}"))
 
 
 def _fill(table: Table, rows: Sequence[Sequence[str | Text]]) -> None:

@@ -3,7 +3,9 @@
 rehearse(backend, bundle) ──► Report ──► terminal, JSON, one HTML page
 """
 
+from modelserve.rehearsal.page import page
 from modelserve.rehearsal.report import Report, Stage
+from modelserve.rehearsal.sample import sample
 from modelserve.rehearsal.script import rehearse
 
-__all__ = ["Report", "Stage", "rehearse"]
+__all__ = ["Report", "Stage", "page", "rehearse", "sample"]

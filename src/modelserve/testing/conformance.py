@@ -47,6 +47,7 @@ from modelserve.errors import (
     DeploymentNotFoundError,
     ModelRunError,
     ModelServeError,
+    NotReadyError,
     NotSupportedError,
     StartError,
 )
@@ -187,11 +188,11 @@ class BackendConformance:
             load.wait_for(20)
         assert load.failures == []
 
-    def test_a_range_of_replicas_is_kept(self, serve: Serve, backend: Backend) -> None:
-        _needs(backend, Capability.AUTOSCALE)
+    def test_a_range_of_replicas_is_kept(self, serve: Serve, place: Place) -> None:
+        _needs(place.backend, Capability.AUTOSCALE)
         deployment = serve(models.linear())
-        deployment.scale(minimum=1, maximum=2, target_inflight=4)
-        assert deployment.status().scale == Scale(1, 2, target_inflight=4)
+        wanted = _ranged(deployment)
+        assert deployment.status().scale == wanted
         assert deployment.predict(_ROWS).shape == (32, 3)
 
     def test_a_model_at_rest_wakes_for_a_request(self, serve: Serve, backend: Backend) -> None:
@@ -199,6 +200,16 @@ class BackendConformance:
         deployment = serve(models.linear())
         deployment.scale(minimum=0, maximum=1)
         assert deployment.predict(_ROWS).shape == (32, 3)
+
+    def test_a_model_rests_until_it_is_scaled_up_again(self, serve: Serve, backend: Backend) -> None:
+        _needs(backend, Capability.REST)
+        deployment, bundle = serve(models.linear()), models.linear()
+        deployment.scale(0)
+        assert (deployment.status().state, deployment.status().replicas) == (State.RESTING, ())
+        with pytest.raises(NotReadyError):
+            deployment.predict(_ROWS)
+        deployment.scale(1)
+        _assert_same(deployment.predict(_ROWS), _answer(bundle, _ROWS))
 
     def test_update_swaps_under_load_and_mixes_nothing(self, serve: Serve, backend: Backend) -> None:
         _needs(backend, Capability.UPDATE)
@@ -365,6 +376,22 @@ def _has(backend: Backend, capability: Capability) -> bool:
 def _needs(backend: Backend, capability: Capability) -> None:
     if not _has(backend, capability):
         pytest.skip(f"{backend.name} declares {capability.value!r} {backend.supports(capability).value}")
+
+
+def _ranged(deployment: Deployment) -> Scale:
+    """A range of replicas with the first target that the place takes; the others are refused with what it takes."""
+    refusals: list[str] = []
+    targets = {"target_inflight": 4.0, "target_cpu": 0.5, "target_requests_per_minute": 100.0}
+    for name, value in targets.items():
+        wanted = Scale(1, 2, **{name: value})
+        try:
+            deployment.scale(wanted)
+        except NotSupportedError as error:
+            refusals.append(str(error))
+            continue
+        assert all(name in refusal for refusal in refusals), "A refusal must name the targets that are taken."
+        return wanted
+    raise AssertionError("It declares autoscale and takes no target.")
 
 
 def _wait_for_ready(deployment: Deployment, replicas: int, timeout_s: float) -> None:
