@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -95,3 +97,23 @@ def test_a_model_that_is_not_loaded_in_time_leaves_what_was_there(server: Server
         Model(models.linear(seed=3)).serve("http", name="digits", url=server.url, folder=folder, timeout_s=0.0001)
     assert Bundle.open(folder / "digits").digest == before
     assert [path.name for path in folder.iterdir()] == ["digits"]
+
+
+def test_every_command_of_the_how_to_does_what_it_says(server: ServerThread, folder: Path, capsys) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "deploy-from-the-command-line.md").read_text()
+    page = page.replace("127.0.0.1:8000", server.address)
+    shutil.copytree(models.linear().path, "bundle")
+    shutil.copytree(models.linear(seed=1).path, "new-bundle")
+    Path("models").symlink_to(folder)
+    Path("modelserve.toml").write_text(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if not line.endswith("&")]
+    assert len(lines) == 11
+    for line in lines:
+        if "/v2/models/digits" in line and not (folder / "digits").exists():
+            # The page's first half ends with `delete`, its second begins with a server that has the model.
+            shutil.copytree(models.linear().path, folder / "digits")
+            server.call(server.server.repository.load("digits"))
+        with pytest.raises(SystemExit) as ended:
+            main(line.split()[1:])
+        assert not ended.value.code, (line, capsys.readouterr().err)
