@@ -1,11 +1,11 @@
 """One application, wherever its model runs: only modelserve.toml says where.
 
-    [targets.prod]                         [targets.prod]
-    backend = "local"                      backend  = "sagemaker"
-                                           region   = "eu-west-1"
-                                           role_arn = "${SAGEMAKER_ROLE}"
+[targets.prod]                         [targets.prod]
+backend = "local"                      backend  = "sagemaker"
+                                       region   = "eu-west-1"
+                                       role_arn = "${SAGEMAKER_ROLE}"
 
-    python examples/anywhere.py
+python examples/anywhere.py
 """
 
 import hashlib

@@ -57,6 +57,7 @@ class AzureRehearsal(Rehearsal):
         "client_secret",
         "proxy",
         "ca",
+        "image",
     )
     only_live: Sequence[str] = (
         "Whether the endpoint's name is free in the region, and whether the instance type is in stock there.",
