@@ -32,9 +32,11 @@ def runtime_image(site: Site, credentials: Credentials, reach: Reach, tell: Call
 
     own = registry(site)
 
-    def login(host: str) -> Login | None:
+    def login(registry: str) -> Login | None:
         # It is asked for the base image's registry too, which is another's.
-        return RefreshToken(refresh_token(host, site.options.tenant, credentials, reach)) if host == own else None
+        if registry != own:
+            return None
+        return RefreshToken(refresh_token(registry, site.options.tenant, credentials, reach))
 
     return str(ensure(f"{own}/{REPOSITORY}", credentials=login, on_progress=tell))
 

@@ -13,6 +13,7 @@ from modelserve.backend import DeploymentSpec
 from modelserve.backend.preflight import Check, OnlyLive, Skipped
 from modelserve.bundle import Bundle
 from modelserve.errors import AccessDeniedError, ConfigError, InputError, OutOfMemoryError, QuotaError
+from modelserve.image import refuse_accelerator
 from modelserve.wire import encode_request
 from modelserve_azureml import bodies, deploying
 from modelserve_azureml.arm import HOST
@@ -161,6 +162,8 @@ class _Look:
     def image(self) -> str:
         if self.site.options.image:
             return f"{self.site.options.image}, as given."
+        if self.machine["gpus"]:
+            refuse_accelerator(f"Instance type {self.machine['name']!r}")
         return f"The runtime's, in {registry(self.site)}; it is built and pushed where it is missing."
 
     def bodies(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_microsofts_own_client_sees_and_changes_what_was_deployed(azure: AzureRe
     )
     keys = client.online_endpoints.get_keys(endpoint.name)
     body = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
-    with httpx.Client(proxy=azure.proxy.url, verify=str(azure.options["ca"])) as http:
+    with httpx.Client(proxy=azure.proxy.url, verify=ssl.create_default_context(cafile=azure.options["ca"])) as http:
         asked = http.post(endpoint.scoring_uri, json=body, headers={"authorization": f"Bearer {keys.primary_key}"})
     assert asked.status_code == 200, asked.text
     version.instance_count = 2
