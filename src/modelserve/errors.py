@@ -22,6 +22,12 @@
     ├── ImageError                    the runtime's container image could not be made
     │   └── RegistryError             a registry refused, or could not be reached
     ├── WireError                     bytes that are not a message
+    ├── DatasetError                  a run over a data set could not go on
+    │   ├── SourceError               no rows there, a file that cannot be read, columns that change on the way
+    │   ├── SinkError                 a part could not be written; the parts before it stay
+    │   ├── ResumeError               the folder holds the parts of another run
+    │   ├── FolderInUseError          another run writes into the folder
+    │   └── TooManyFailuresError      more rows failed than max_failures allows
     ├── PredictionError
     │   ├── ModelRunError             the model itself refused these inputs
     │   ├── PoisonedRequestError      workers die whenever they run this request
@@ -31,6 +37,7 @@
         ├── AccessDeniedError         no key, a wrong one, or one that may not do this
         ├── NotReadyError             there, but not loaded yet; try again
         ├── DeploymentClosedError     a call after close
+        ├── ModelChangedError         made for a model that another has replaced; make it again
         ├── NotSupportedError         this place cannot do that
         ├── OverloadedError           too much in flight; try again
         ├── WorkerStartError          a worker process could not load the model
@@ -181,6 +188,43 @@ class WireError(ModelServeError):
     code = "wire"
 
 
+class DatasetError(ModelServeError):
+    """A run over a data set could not go on; what it committed stays, and the same call goes on from there."""
+
+    code = "dataset"
+
+
+class SourceError(DatasetError):
+    """Rows that are not there, cannot be read, or change their columns on the way."""
+
+    code = "source"
+
+
+class SinkError(DatasetError):
+    """A part could not be written."""
+
+    code = "sink"
+
+
+class ResumeError(DatasetError):
+    """The folder holds the parts of another run, or of none."""
+
+    code = "resume"
+
+
+class FolderInUseError(DatasetError):
+    """Another run writes into the folder."""
+
+    code = "folder_in_use"
+    retryable = True
+
+
+class TooManyFailuresError(DatasetError):
+    """More rows failed than were allowed to."""
+
+    code = "too_many_failures"
+
+
 class PredictionError(ModelServeError):
     """A request got no answer."""
 
@@ -235,6 +279,13 @@ class DeploymentClosedError(BackendError):
     """The deployment was closed before this call."""
 
     code = "deployment_closed"
+
+
+class ModelChangedError(BackendError):
+    """A request that was made for a model which another one has replaced."""
+
+    code = "model_changed"
+    retryable = True
 
 
 class NotSupportedError(BackendError):

@@ -189,9 +189,35 @@ class Model:
             UnknownTargetError: no such target.
             BackendError: the place could not run it.
         """
-        chosen = _checked_name(name)
         said = options if workers is None else {**options, "workers": workers}
-        opened = open_target(target, code=said)
+        _checked_name(name)
+        return self.serve_at(
+            open_target(target, code=said),
+            name=name,
+            optimize=optimize,
+            scale=scale,
+            wait=wait,
+            timeout_s=timeout_s,
+            on_progress=on_progress,
+            dry_run=dry_run,
+            ephemeral=ephemeral,
+        )
+
+    def serve_at(
+        self,
+        opened: OpenTarget,
+        *,
+        name: str | None = None,
+        optimize: Any = None,
+        scale: Scale | int | None = None,
+        wait: bool = True,
+        timeout_s: float | None = None,
+        on_progress: Callable[[str], None] | None = None,
+        dry_run: bool = False,
+        ephemeral: bool = False,
+    ) -> Deployment | DryRun:
+        """As `serve`, at a target that was opened before."""
+        chosen = _checked_name(name)
         replicas = as_scale(scale) if scale is not None else opened.scale
         if replicas is not None:
             require_scale(opened.backend, replicas)
@@ -203,7 +229,7 @@ class Model:
         if dry_run:
             return _said(_dry_run(opened, servable, spec), on_progress)
         endpoint = opened.backend.deploy(servable, spec, on_progress=on_progress)
-        return Deployment(endpoint, opened.backend, ephemeral=ephemeral)
+        return Deployment(endpoint, opened.backend, ephemeral=ephemeral, servable=servable)
 
     def __repr__(self) -> str:
         return f"<Model of {type(self._source).__name__}>"

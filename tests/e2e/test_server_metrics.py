@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,26 @@ def test_both_formats_say_the_same_and_the_page_names_every_metric(server: Serve
     described = set(re.findall(r"`(modelserve_\w+)`", PAGE))
     found = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name, _ in plain}
     assert found == described
+
+
+def test_waiting_computing_and_company_are_told_apart() -> None:
+    with ServerThread(model=models.slow(200).path) as server:
+        body = json.dumps({"instances": [[1.0] * 128]}).encode()
+
+        def timing() -> dict[str, tuple[float, str]]:
+            with urllib.request.urlopen(f"{server.url}/predict", body, timeout=30) as answer:
+                parts = [part.strip().split(";") for part in answer.headers["server-timing"].split(",")]
+            return {name: (float(more[0].removeprefix("dur=")), ";".join(more[1:])) for name, *more in parts}
+
+        alone = timing()
+        assert list(alone) == ["queue", "compute", "total"]
+        assert 0 < alone["compute"][0] <= alone["total"][0]
+        assert alone["compute"][1] == 'desc="joined 1"'
+        with ThreadPoolExecutor(16) as callers:
+            crowded = list(callers.map(lambda _: timing(), range(64)))
+        assert max(found["queue"][0] for found in crowded) > alone["queue"][0]
+        assert any(found["compute"][1] != 'desc="joined 1"' for found in crowded)
+        found = scrape(server)
+        for name in ("modelserve_queue_seconds", "modelserve_compute_seconds", "modelserve_batch_requests"):
+            assert found[f"{name}_count", frozenset({"model", "1"})] == 65
+            assert found[f"{name}_sum", frozenset({"model", "1"})] > 0

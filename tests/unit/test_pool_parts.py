@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from modelserve.errors import OverloadedError
 from modelserve.runtime import cores
 from modelserve.runtime.autoscale import Autoscaler
 from modelserve.runtime.bell import Bell
-from modelserve.runtime.channel import DEPTH, RESERVED_BYTES, Alarm, Receiver, Sender, Submission
+from modelserve.runtime.channel import DEPTH, RESERVED_BYTES, Alarm, Completion, Receiver, Sender, Submission
 from modelserve.runtime.memory import Arena
 
 
@@ -76,8 +77,25 @@ class TestChannel:
         receiver.complete((3, 0, 10, 20))
         assert not sender.has_answers()
         receiver.announce(1)
-        assert sender.collect() == [(3, 0, 10, 20)]
+        assert [found[:4] for found in sender.collect()] == [(3, 0, 10, 20)]
         assert sender.runs_and_rows == (1, 1)
+
+    def test_an_answer_tells_of_the_run_that_it_comes_from(self) -> None:
+        sender, receiver, _, _ = channel()
+        for ticket in (1, 2, 3):
+            sender.put((ticket, 0, 0, 0, 0, 0, 0, 0))
+        receiver.take()
+        before_ns = time.monotonic_ns()
+        receiver.begin([1, 2], before_ns)
+        receiver.complete((1, 0, 0, 0))
+        receiver.complete((2, 0, 0, 0))
+        receiver.begin([3], before_ns + 7)
+        receiver.complete((3, 0, 0, 0))
+        receiver.announce(3)
+        one, two, three = (Completion._make(found) for found in sender.collect())
+        assert (one.began_ns, one.joined) == (two.began_ns, two.joined) == (before_ns, 2)
+        assert (three.began_ns, three.joined) == (before_ns + 7, 1)
+        assert before_ns <= one.computed_ns == two.computed_ns <= three.computed_ns <= time.monotonic_ns()
 
     def test_the_rings_go_round(self) -> None:
         sender, receiver, _, _ = channel()

@@ -27,7 +27,7 @@ class TestHttp(BackendConformance):
     def place(self, tmp_path: Path, own_home: None) -> Iterator[Place]:
         folder = tmp_path / "models"
         folder.mkdir()
-        with ServerThread(models=folder, wait=False, workers=1) as server:
+        with ServerThread(models=folder, workers=1) as server:
             yield Place(
                 HttpBackend({"url": server.url, "folder": folder}),
                 leftovers=lambda: [path.name for path in folder.iterdir()],

@@ -63,9 +63,8 @@ class SageMakerBackend(Backend):
         self._inventory = Inventory(self._account, self._options)
 
     def supports(self, capability: Capability) -> Support:
-        if self._options.is_serverless:
-            special = {Capability.SCALE_TO_ZERO: Support.FULL, Capability.AUTOSCALE: Support.IMPOSSIBLE}
-            return special.get(capability, super().supports(capability))
+        if capability is Capability.SCALE_TO_ZERO and self._options.is_serverless:
+            return Support.FULL
         return super().supports(capability)
 
     def deploy(
@@ -128,8 +127,8 @@ class SageMakerBackend(Backend):
         self, bundle: Bundle, spec: DeploymentSpec, running: dict[str, Any], tell: Callable[[str], None]
     ) -> None:
         """Another version of what runs already; nothing, where it is this one."""
-        if running["EndpointStatus"] in {"Failed", "OutOfService"}:
-            tell(f"{spec.name} has failed before, and makes way")
+        if running["EndpointStatus"] in {"Failed", "OutOfService", "Deleting"}:
+            tell(f"{spec.name} has failed before or is being deleted, and makes way")
             self.delete(spec.name)
             self._create(bundle, spec, tell)
             return

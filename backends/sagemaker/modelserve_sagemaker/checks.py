@@ -23,9 +23,8 @@ from modelserve.errors import (
     QuotaError,
 )
 from modelserve.wire import encode_request
-from modelserve_sagemaker import rules, scaling, traits
+from modelserve_sagemaker import images, rules, scaling, traits
 from modelserve_sagemaker.clients import Account
-from modelserve_sagemaker.images import image_of, resolved
 from modelserve_sagemaker.limits import REQUEST_BYTES, SERVERLESS_STARTUP_S, memory_mib, needed_mib
 from modelserve_sagemaker.options import SageMakerOptions
 from modelserve_sagemaker.plan import Plan, first_replicas
@@ -110,7 +109,12 @@ class Checks:
         return f"s3://{bucket} in {region}."
 
     def _image(self) -> str:
-        return resolved(self._account, self._options)
+        found = images.find(self._account, self._options)
+        if found is not None:
+            return found
+        if not self._options.push_image or self._options.image is not None:
+            raise images.missing(self._account, self._options)
+        return f"{images.image_of(self._account, self._options).reference} is not there, and is built and pushed."
 
     def _request(self) -> str:
         found = self._problems()
@@ -122,7 +126,6 @@ class Checks:
     def _instance_type(self) -> str:
         if self._options.is_serverless:
             raise Skipped("A serverless endpoint has no machines of its own.")
-        image_of(self._account, self._options)
         if any(_may_be_new(problem) for problem in self._problems()):
             raise OnlyLive(f"This botocore does not know {self._options.instance_type!r}; AWS may.")
         return f"{self._options.instance_type} is one that SageMaker has."
@@ -165,7 +168,7 @@ class Checks:
                 f"The example takes {size} bytes, and mode {self._options.mode.value!r} at most {limit}. "
                 "Use mode = 'asynchronous', or smaller requests."
             )
-        return f"The example takes {size} of {limit} bytes."
+        return f"The example takes {size:,} of {limit:,} bytes."
 
     def _memory(self) -> str:
         bundle, has = self._servable, memory_mib(self._options)
@@ -201,7 +204,7 @@ class Checks:
 
     def _shown_image(self) -> str:
         try:
-            return image_of(self._account, self._options).reference
+            return images.image_of(self._account, self._options).reference
         except ModelServeError:
             return "image"  # its own check says what is wrong with it
 

@@ -56,7 +56,7 @@ class Account:
     @cached_property
     def identity(self) -> dict[str, str]:
         """Who calls: `Account`, `Arn`."""
-        return self.call("sts", "get_caller_identity")
+        return dict(self.call("sts", "get_caller_identity"))
 
     @property
     def number(self) -> str:

@@ -18,7 +18,7 @@ from modelserve.backend import (
     State,
 )
 from modelserve.bundle.manifest import Manifest
-from modelserve.errors import DeploymentClosedError, DeploymentNotFoundError, ModelServeError
+from modelserve.errors import DeploymentClosedError, DeploymentNotFoundError, ModelServeError, QuotaError
 from modelserve_sagemaker import logs, scaling
 from modelserve_sagemaker.asynchronous import AsynchronousDoor
 from modelserve_sagemaker.clients import Account
@@ -128,6 +128,13 @@ class SageMakerEndpoint(Endpoint):
         wait_until(
             lambda: self._described()["EndpointStatus"] == "InService", _LONGEST_SCALE_S, f"Scaling {self.name!r}"
         )
+        described = self._described()
+        there = _variant(described).get("CurrentInstanceCount", scale.minimum)
+        if not self._options.is_serverless and there < scale.minimum:
+            raise QuotaError(
+                f"Asked for {scale.minimum} replicas of {self.name!r}, there are {there}: "
+                f"{described.get('FailureReason', 'SageMaker says no reason.')} Ask for fewer, or for more quota."
+            )
 
     def _described(self) -> dict[str, Any]:
         described = self._inventory.describe_endpoint(self.name)

@@ -117,4 +117,6 @@ VENDOR_ERRORS: ErrorTable = {
     boto3_errors.Boto3Error: BackendError,
     boto3_errors.ResourceLoadException: BackendError,
     vendor.HTTPClientError: BackendError,
+    vendor.MissingServiceIdError: BackendError,
+    vendor.UndefinedModelAttributeError: BackendError,
 }

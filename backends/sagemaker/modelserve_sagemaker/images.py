@@ -65,11 +65,11 @@ def image_of(account: Account, options: SageMakerOptions) -> Image:
     return Image(found["account"], found["region"], found["repository"], found["tag"], found["digest"], reference)
 
 
-def resolved(account: Account, options: SageMakerOptions) -> str:
-    """The image by its digest, so that what runs cannot change under its name.
+def find(account: Account, options: SageMakerOptions) -> str | None:
+    """The image by its digest, so that what runs cannot change under its name; None where it is not there.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError, NotSupportedError: as `image_of`.
     """
     image = image_of(account, options)
     if image.digest is not None:
@@ -82,10 +82,16 @@ def resolved(account: Account, options: SageMakerOptions) -> str:
             repositoryName=image.repository,
             imageIds=[{"imageTag": image.tag or "latest"}],
         )
-    except DeploymentNotFoundError as error:
-        raise ConfigError(
-            f"The runtime's image {image.reference!r} is not there. "
-            f"Make it with: modelserve image build --push {image.reference}"
-        ) from error
-    digest = answer["imageDetails"][0]["imageDigest"]
-    return f"{image.reference.partition('@')[0].rpartition(':')[0] or image.reference}@{digest}"
+    except DeploymentNotFoundError:
+        return None
+    repository = image.reference.removesuffix(f":{image.tag}")
+    return f"{repository}@{answer['imageDetails'][0]['imageDigest']}"
+
+
+def missing(account: Account, options: SageMakerOptions) -> ConfigError:
+    """What to say when it is not there."""
+    reference = image_of(account, options).reference
+    return ConfigError(
+        f"The runtime's image {reference!r} is not there. Make it with: modelserve image build --push {reference} "
+        "(or by push_image = true)"
+    )

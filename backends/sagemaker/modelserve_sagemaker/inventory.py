@@ -16,13 +16,13 @@ from modelserve.backend.marks import Marks
 from modelserve.errors import BackendError, DeploymentNotFoundError, ModelServeError
 from modelserve_sagemaker import scaling
 from modelserve_sagemaker.clients import Account
-from modelserve_sagemaker.errors import is_missing
 from modelserve_sagemaker.options import SageMakerOptions
 from modelserve_sagemaker.storage import bucket_of, remove_below
 from modelserve_sagemaker.waiting import wait_until
 
 _OURS = re.compile(r"(?P<deployment>.+)-[0-9a-f]{12}")
 _LONGEST_DELETE_S = 1800.0
+_PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,10 @@ class Inventory:
 
     def resources(self, deployment: str | None = None) -> list[Found]:
         """Everything of ours; of one deployment where it is named. Endpoints first, models last."""
-        contains = {} if deployment is None else {"NameContains": deployment}
+        asked: dict[str, Any] = {"MaxResults": _PAGE, **({} if deployment is None else {"NameContains": deployment})}
         found: list[Found] = []
         for kind, operation, key, field in _LISTED:
-            for entry in self._account.pages("sagemaker", operation, key, **contains):
+            for entry in self._account.pages("sagemaker", operation, key, **asked):
                 found += self._marked(kind, entry[field], deployment)
         return found
 
@@ -117,7 +117,7 @@ class Inventory:
             return
         except ModelServeError as error:
             # Not deletable at this moment is seen by the look that follows.
-            if operation != "delete_endpoint" or not _is_busy(error):
+            if operation != "delete_endpoint" or not error.retryable:
                 raise
 
     def _marked(self, kind: str, name: str, deployment: str | None) -> Iterable[Found]:
@@ -126,12 +126,6 @@ class Inventory:
         marks = self.marks(kind, name)
         if marks is not None and deployment in {None, marks.deployment}:
             yield Found(kind, name, marks)
-
-
-def _is_busy(error: ModelServeError) -> bool:
-    return error.retryable or (
-        error.__cause__ is not None and not is_missing(error.__cause__) and "Cannot" in str(error)
-    )
 
 
 def _every_step(steps: Iterable[tuple[str, Callable[[], None]]]) -> None:

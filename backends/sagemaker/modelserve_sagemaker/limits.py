@@ -45,7 +45,7 @@ def architecture(instance_type: str) -> str:
 def has_accelerator(instance_type: str) -> bool:
     """Whether it is a machine with a GPU or another accelerator, which this image does not use."""
     found = _TYPE.fullmatch(instance_type)
-    return bool(found) and found["family"] in {"g", "p", "inf", "trn"}
+    return found is not None and found["family"] in {"g", "p", "inf", "trn"}
 
 
 def memory_mib(options: SageMakerOptions) -> int | None:

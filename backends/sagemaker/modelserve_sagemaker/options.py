@@ -35,6 +35,9 @@ class SageMakerOptions(Options):
         None,
         description="Runtime image in Amazon ECR. Default: modelserve:<version>-<architecture> of this account.",
     )
+    push_image: bool = Field(
+        False, description="Whether a deploy builds the runtime's image and pushes it where it is not there."
+    )
     instance_type: str = Field("ml.c7i.large", description="Machine of each replica. Default: 'ml.c7i.large'.")
     workers: int | None = Field(
         None, ge=1, le=64, description="Worker processes in each replica. Default: one for each processor, at most 8."

@@ -61,6 +61,11 @@ def _caller(account: Account, options: SageMakerOptions) -> list[dict[str, Any]]
         ),
         _allow(["servicequotas:ListServiceQuotas"], ["*"]),
     ]
+    if options.push_image:
+        statements += [
+            _allow(["ecr:GetAuthorizationToken"], ["*"]),
+            _allow([f"ecr:{verb}" for verb in _PUSH], [_repository(account, options)]),
+        ]
     return statements + ([] if options.is_serverless else _scaling(account))
 
 
@@ -127,6 +132,10 @@ def _repository(account: Account, options: SageMakerOptions) -> str:
     return f"arn:{account.partition}:ecr:{image.region}:{image.account}:repository/{image.repository}"
 
 
+_PUSH = (
+    "CreateRepository", "TagResource", "DescribeRepositories", "BatchGetImage", "BatchCheckLayerAvailability",
+    "GetDownloadUrlForLayer", "InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload", "PutImage",
+)  # fmt: skip
 _NETWORK = (
     "CreateNetworkInterface", "CreateNetworkInterfacePermission", "DeleteNetworkInterface",
     "DeleteNetworkInterfacePermission", "DescribeNetworkInterfaces", "DescribeVpcs", "DescribeDhcpOptions",

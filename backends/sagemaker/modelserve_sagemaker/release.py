@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 from modelserve.backend.journal import Journal
 from modelserve.bundle import Bundle
 from modelserve.errors import BackendError, DeploymentNotFoundError, ModelServeError, QuotaError, StartError
-from modelserve_sagemaker import logs
+from modelserve_sagemaker import images, logs
 from modelserve_sagemaker.clients import Account
 from modelserve_sagemaker.errors import is_present
-from modelserve_sagemaker.images import resolved
 from modelserve_sagemaker.inventory import Inventory
 from modelserve_sagemaker.options import SageMakerOptions
 from modelserve_sagemaker.plan import Plan
+from modelserve_sagemaker.registry import push_runtime
 from modelserve_sagemaker.storage import Storage
 from modelserve_sagemaker.waiting import wait_until
 
@@ -48,8 +48,17 @@ class Release:
     def plan(self, bundle: Bundle, deployment: str, replicas: int) -> Plan:
         """What would be sent."""
         storage = Storage(self._account, self._options, deployment, bundle.digest)
-        image = resolved(self._account, self._options)
+        image = self._image()
         return Plan(self._options, deployment, bundle.digest, image, storage.location, replicas)
+
+    def _image(self) -> str:
+        found = images.find(self._account, self._options)
+        if found is None and self._options.push_image:
+            push_runtime(self._account, self._options, self._tell)
+            found = images.find(self._account, self._options)
+        if found is None:
+            raise images.missing(self._account, self._options)
+        return found
 
     def prepare(self, bundle: Bundle, plan: Plan, journal: Journal) -> None:
         """Files, model and configuration: everything that costs nothing while it lies there."""

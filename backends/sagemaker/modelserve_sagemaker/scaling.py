@@ -105,7 +105,7 @@ def tracked(account: Account, endpoint: str) -> Scale | None:
         ServiceNamespace=_NAMESPACE,
         ResourceId=_target(endpoint)["ResourceId"],
     )["ScalingPolicies"]
-    said = {}
+    said: dict[str, float] = {}
     for policy in policies:
         configuration = policy.get("TargetTrackingScalingPolicyConfiguration", {})
         metric = configuration.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType")

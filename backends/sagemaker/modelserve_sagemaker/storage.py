@@ -10,6 +10,7 @@ import gzip
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, cast
 
 from modelserve.backend import raising_ours
 from modelserve.bundle import Bundle
@@ -111,4 +112,4 @@ def remove_below(account: Account, bucket: str, prefix: str) -> None:
 def write_archive(bundle: Bundle, into: Path) -> None:
     """The bundle as SageMaker unpacks it: its files at the top, no times, no owners."""
     with into.open("wb") as file, gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as packed:
-        pack(bundle, packed)
+        pack(bundle, cast("IO[bytes]", packed))

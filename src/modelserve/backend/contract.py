@@ -40,6 +40,7 @@ class Capability(Enum):
 
     SCALE = "scale"
     SCALE_TO_ZERO = "scale to zero"
+    REST = "rest"
     AUTOSCALE = "autoscale"
     UPDATE = "update"
     ATTACH = "attach"

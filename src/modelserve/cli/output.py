@@ -100,13 +100,13 @@ def working(doing: str) -> Iterator[None]:
 
 @contextmanager
 def reporting(doing: str) -> Iterator[Callable[[str], None]]:
-    """As `working`, with a line that can be changed meanwhile; where no one looks, nothing is written."""
+    """What it is at, line by line on standard error: in one place on a screen, one below the other in a log."""
     screen = Console(file=sys.stderr, highlight=False)
     if not screen.is_terminal:
-        yield lambda _line: None
+        yield lambda line: screen.print(Text(line), soft_wrap=True)
         return
-    with screen.status(Text(doing), spinner="dots") as status:
-        yield lambda line: status.update(Text(f"{doing}: {line}"))
+    with screen.status(Text(doing), spinner="dots") as shown:
+        yield lambda line: shown.update(Text(f"{doing}: {line}"))
 
 
 def _fill(table: Table, rows: Sequence[Sequence[str | Text]]) -> None:

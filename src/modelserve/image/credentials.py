@@ -53,7 +53,7 @@ Login: TypeAlias = Password | Bearer | RefreshToken
 class Credentials(Protocol):
     """What a push or a pull asks for its login."""
 
-    def __call__(self, registry: str) -> Login | None:
+    def __call__(self, registry: str, /) -> Login | None:
         """The login for a registry's host; None to come as nobody."""
         ...
 

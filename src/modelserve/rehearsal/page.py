@@ -24,7 +24,8 @@ _STYLE = """
 body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 60rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .25rem; }
-h2 { font-size: 1rem; margin: 0; text-transform: capitalize; }
+h2 { font-size: 1rem; margin: 0; }
+h2::first-letter { text-transform: uppercase; }
 .about { color: var(--quiet); margin: 0 0 1.5rem; overflow-wrap: anywhere; }
 .verdict { display: flex; flex-wrap: wrap; gap: .75rem 2rem; align-items: baseline; background: var(--card);
   border: 1px solid var(--line); border-left: .35rem solid var(--passed); border-radius: .5rem; padding: 1rem 1.25rem;
@@ -37,16 +38,17 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 header { display: flex; justify-content: space-between; align-items: center; gap: 1rem; padding: .65rem 1.25rem;
   border-bottom: 1px solid var(--line); }
 header span { color: var(--quiet); font-variant-numeric: tabular-nums; }
-table { width: 100%; border-collapse: collapse; }
+table { width: 100%; border-collapse: collapse; table-layout: fixed; }
 td { padding: .5rem .5rem; vertical-align: top; border-top: 1px solid var(--line); overflow-wrap: anywhere; }
 tr:first-child td { border-top: 0; }
-td:first-child { width: 10rem; padding-left: 1.25rem; white-space: nowrap; font-weight: 600; }
-td.name { width: 9rem; }
-td.time { width: 5rem; padding-right: 1.25rem; text-align: right; color: var(--quiet);
+td:first-child { width: 11rem; padding-left: 1.25rem; white-space: nowrap; font-weight: 600; }
+td.name { width: 8.5rem; }
+td.time { width: 5.5rem; padding-right: 1.25rem; text-align: right; color: var(--quiet);
   font-variant-numeric: tabular-nums; white-space: nowrap; }
 .passed { color: var(--passed); } .refused { color: var(--refused); }
 .live_only { color: var(--live); } .skipped { color: var(--skipped); }
-@media (max-width: 40rem) { td:first-child, td.name { width: auto; } td.name { display: none; } }
+@media (max-width: 40rem) { table, tbody, tr, td { display: block; width: auto !important; border: 0; text-align: left;
+  padding: 0 1.25rem; } tr { padding: .6rem 0; border-top: 1px solid var(--line); } }
 """
 
 

@@ -82,7 +82,7 @@ class _Life:
         if not any(finding.verdict is Verdict.REFUSED for finding in stages[0].findings):
             stages += [self._stage(name, checks) for name, checks in self._acts()]
         stages.append(self._stage("delete", [Check("delete", self._delete), Check("leftovers", self._leftovers)]))
-        live = tuple(Finding("live", Verdict.LIVE_ONLY, line) for line in self.rehearsal.only_live)
+        live = tuple(Finding("", Verdict.LIVE_ONLY, line) for line in self.rehearsal.only_live)
         return [*stages, *([Stage("only seen live", live)] if live else [])]
 
     def _preflight(self) -> Stage:
@@ -147,6 +147,7 @@ class _Life:
         limit = self._running().limits.request_bytes
         if limit is None:
             return "The place sets no limit to a request."
+        holds = f"A request holds at most {limit:,} bytes"
         size = sum(array.nbytes for array in self.example.values())
         rows = max(1, len(next(iter(self.example.values()))))
         most = limit // max(1, size // rows)
@@ -154,8 +155,8 @@ class _Life:
         try:
             self._running().predict(large, outputs=self.names)
         except InputError as error:
-            return f"A request holds at most {limit} bytes, some {most} rows of the example; larger: {error}"
-        return f"A request holds at most {limit} bytes, some {most} rows of the example; a larger one is split by rows."
+            return f"{holds}, some {most:,} rows of the example; larger: {error}"
+        return f"{holds}, some {most:,} rows of the example; a larger one is split by rows."
 
     def _time(self) -> str:
         limit = self._running().limits.timeout_s
@@ -202,6 +203,8 @@ class _Life:
         if strange:
             raise BackendError(f"A request failed with an error that is none of ours: {strange[0]!r}.")
         lost = f"{len(load.failures)} failed" + (f" ({load.failures[0]})" if load.failures else "")
+        if load.failures and replicas == 1:
+            lost += "; with two replicas the other one answers meanwhile"
         return f"One of {replicas} replicas was killed under load and replaced: {load.answered} answered, {lost}."
 
     def _logs(self) -> str:

@@ -26,7 +26,7 @@ DEPTH = 256
 SLOTS = 128
 
 _SUBMISSION = struct.Struct("8Q")
-_COMPLETION = struct.Struct("4Q")
+_COMPLETION = struct.Struct("7Q")
 _WORDS_BYTES = 512
 _RUN_AT = _WORDS_BYTES
 _SUBMISSIONS_AT = _RUN_AT + 8 * DEPTH
@@ -61,6 +61,11 @@ def fence() -> None:
             pass
 
 
+def body_offset(offset: int, header_bytes: int) -> int:
+    """Where the body lies behind a header: at the next multiple of 64, so that tensors are aligned."""
+    return (offset + header_bytes + 63) & ~63
+
+
 class Submission(NamedTuple):
     """One request. Offsets and sizes in bytes; `deadline_ns` on the monotonic clock."""
 
@@ -75,12 +80,21 @@ class Submission(NamedTuple):
 
 
 class Completion(NamedTuple):
-    """One answer, or for TOO_LARGE the bytes that it needs in `body_bytes`."""
+    """One answer, or for TOO_LARGE the bytes that it needs in `body_bytes`.
+
+    Attributes:
+        began_ns: When the run that answered it began (monotonic clock).
+        computed_ns: When the first answer of that run was there.
+        joined: How many requests that run answered.
+    """
 
     ticket: int
     status: int
     header_bytes: int
     body_bytes: int
+    began_ns: int
+    computed_ns: int
+    joined: int
 
 
 class Alarm:
@@ -153,13 +167,14 @@ class Sender:
     def has_answers(self) -> bool:
         return self._words[_COMPLETED] != self._collected
 
-    def collect(self) -> list[tuple[int, int, int, int]]:
-        """All new completions."""
+    def collect(self) -> list[tuple[int, int, int, int, int, int, int]]:
+        """All new completions, as `Completion` names their numbers."""
         end = self._words[_COMPLETED]
         if not _ORDERS_STORES:
             fence()
         region, unpack = self._region, _COMPLETION.unpack_from
-        found = [unpack(region, _COMPLETIONS_AT + (at % DEPTH) * 32) for at in range(self._collected, end)]
+        size = _COMPLETION.size
+        found = [unpack(region, _COMPLETIONS_AT + (at % DEPTH) * size) for at in range(self._collected, end)]
         self._collected = end
         return found
 
@@ -218,6 +233,9 @@ class Receiver:
         self._completed = 0
         self._runs = 0
         self._rows = 0
+        self._began_ns = 0
+        self._computed_ns = 0
+        self._joined = 0
 
     def waiting(self) -> bool:
         """Whether there is something to take."""
@@ -261,10 +279,14 @@ class Receiver:
             run[at] = ticket
         self._words[_RUN_SINCE_NS] = now_ns
         self._words[_RUN_COUNT] = len(tickets)
+        self._began_ns, self._computed_ns, self._joined = now_ns, 0, len(tickets)
 
     def complete(self, completion: tuple[int, int, int, int]) -> None:
-        """Write an answer's entry; `announce` makes it seen."""
-        _COMPLETION.pack_into(self._region, _COMPLETIONS_AT + (self._completed % DEPTH) * 32, *completion)
+        """Write an answer's entry, with the times of its run; `announce` makes it seen."""
+        if not self._computed_ns:
+            self._computed_ns = time.monotonic_ns()
+        at = _COMPLETIONS_AT + (self._completed % DEPTH) * _COMPLETION.size
+        _COMPLETION.pack_into(self._region, at, *completion, self._began_ns, self._computed_ns, self._joined)
         self._completed += 1
 
     def show(self) -> None:

@@ -118,8 +118,10 @@ class Dispatcher:
         """The requests that this lane has answered, and those whose answers need blocks of so many bytes."""
         answered: list[Pending] = []
         too_large: list[tuple[Pending, int]] = []
-        for ticket, status, header_bytes, body_bytes in lane.sender.collect():
+        for ticket, status, header_bytes, body_bytes, began_ns, computed_ns, joined in lane.sender.collect():
             pending = lane.outstanding[ticket]
+            if not pending.began_ns:  # an answer that is fetched comes again, during another run
+                pending.began_ns, pending.computed_ns, pending.joined = began_ns, computed_ns, joined
             if status == TOO_LARGE:
                 too_large.append((pending, body_bytes))
                 continue

@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -46,7 +46,8 @@ class ContainerSpec:
         health_path: Answers 200 when requests may be sent.
         folder: The model's files.
         mount_at: Where the cloud has them, such as /opt/ml/model.
-        folder_variable: Where `mount_at` cannot be had: the variable that tells the container the folder instead.
+        folder_variable: Where `mount_at` cannot be had: the variable that tells the container `folder_value` instead,
+            by default `folder` itself.
         grace_s: Between SIGTERM and SIGKILL.
         program: The image's entry point.
     """
@@ -61,7 +62,6 @@ class ContainerSpec:
     folder_value: Path | None = None
     grace_s: float = 30.0
     program: Sequence[str] = RUNTIME
-    details: Mapping[str, str] = field(default_factory=dict)
 
 
 class Container:
@@ -70,7 +70,8 @@ class Container:
     def __init__(self, spec: ContainerSpec, name: str) -> None:
         self.spec = spec
         self.name = name
-        self.lines: deque[str] = deque(maxlen=_LINES_KEPT)
+        #: What it wrote, each line with the time at which it came (seconds since 1970).
+        self.stamped: deque[tuple[float, str]] = deque(maxlen=_LINES_KEPT)
         self.port = _free_port()
         self.inflight = 0
         self.is_ready = False
@@ -81,6 +82,11 @@ class Container:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def lines(self) -> list[str]:
+        """What it wrote, oldest first."""
+        return [line for _, line in list(self.stamped)]
 
     @property
     def pid(self) -> int:
@@ -133,7 +139,7 @@ class Container:
         assert self._process.stdout is not None
         with self._process.stdout as stream:
             for line in stream:
-                self.lines.append(line.decode(errors="replace").rstrip("\n"))
+                self.stamped.append((time.time(), line.decode(errors="replace").rstrip("\n")))
 
 
 def _command(spec: ContainerSpec) -> list[str]:

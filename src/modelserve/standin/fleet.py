@@ -75,9 +75,13 @@ class Fleet:
 
     def logs(self) -> dict[str, list[str]]:
         """Lines by container, of those that ended too."""
+        return {name: [line for _, line in stamped] for name, stamped in self.stamped_logs().items()}
+
+    def stamped_logs(self) -> dict[str, list[tuple[float, str]]]:
+        """As `logs`, each line with its time (seconds since 1970)."""
         with self._lock:
             everybody = [*self._ended, *self._containers]
-        return {container.name: list(container.lines) for container in everybody}
+        return {container.name: list(container.stamped) for container in everybody}
 
     def resize(self, replicas: int) -> None:
         """Have this many ready.

@@ -47,6 +47,7 @@ from modelserve.errors import (
     DeploymentNotFoundError,
     ModelRunError,
     ModelServeError,
+    NotReadyError,
     NotSupportedError,
     StartError,
 )
@@ -187,8 +188,8 @@ class BackendConformance:
             load.wait_for(20)
         assert load.failures == []
 
-    def test_a_range_of_replicas_is_kept(self, serve: Serve, backend: Backend) -> None:
-        _needs(backend, Capability.AUTOSCALE)
+    def test_a_range_of_replicas_is_kept(self, serve: Serve, place: Place) -> None:
+        _needs(place.backend, Capability.AUTOSCALE)
         deployment = serve(models.linear())
         wanted = _ranged(deployment)
         assert deployment.status().scale == wanted
@@ -199,6 +200,16 @@ class BackendConformance:
         deployment = serve(models.linear())
         deployment.scale(minimum=0, maximum=1)
         assert deployment.predict(_ROWS).shape == (32, 3)
+
+    def test_a_model_rests_until_it_is_scaled_up_again(self, serve: Serve, backend: Backend) -> None:
+        _needs(backend, Capability.REST)
+        deployment, bundle = serve(models.linear()), models.linear()
+        deployment.scale(0)
+        assert (deployment.status().state, deployment.status().replicas) == (State.RESTING, ())
+        with pytest.raises(NotReadyError):
+            deployment.predict(_ROWS)
+        deployment.scale(1)
+        _assert_same(deployment.predict(_ROWS), _answer(bundle, _ROWS))
 
     def test_update_swaps_under_load_and_mixes_nothing(self, serve: Serve, backend: Backend) -> None:
         _needs(backend, Capability.UPDATE)

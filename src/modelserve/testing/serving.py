@@ -49,6 +49,11 @@ class ServerThread:
         return f"127.0.0.1:{self.server.port}"
 
     @property
+    def grpc_address(self) -> str:
+        """The same for gRPC, where it was asked for."""
+        return f"127.0.0.1:{self.server.grpc_port}"
+
+    @property
     def url(self) -> str:
         return f"{'http' if self.settings.tls_certificate is None else 'https'}://{self.address}"
 
@@ -123,6 +128,11 @@ class ServerProcess:
     def address(self) -> str:
         """Such as 127.0.0.1:40123."""
         return "127.0.0.1:" + str(self.wait_for("Listening on")["message"]).rsplit(":", 1)[1]
+
+    @property
+    def grpc_address(self) -> str:
+        """The same for gRPC, where it was asked for."""
+        return "127.0.0.1:" + str(self.wait_for("Listening for gRPC")["message"]).rsplit(":", 1)[1]
 
     @property
     def url(self) -> str:

@@ -25,7 +25,7 @@ def main() -> int:
     ending = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ending.set())
-    with open_rehearsal(SageMakerOptions(region=given.region, role_arn=given.role)) as rehearsal:
+    with open_rehearsal(SageMakerOptions.model_validate({"region": given.region, "role_arn": given.role})) as rehearsal:
         environment = {
             "AWS_ENDPOINT_URL": rehearsal.standin.url,
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,

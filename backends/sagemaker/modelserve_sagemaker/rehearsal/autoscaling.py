@@ -1,27 +1,47 @@
-"""Application Auto Scaling, as far as SageMaker's endpoints are concerned: what is registered, and that it is kept.
+"""Application Auto Scaling, as far as SageMaker's endpoints are concerned: what is registered, and target tracking.
 
-It does not scale by itself: whether a target is reached is for the real service to see.
+requests under way / machines  ──compared every 10 s with the target──►  more machines soon, fewer after a cool-down
+
+Of the metrics only the requests under way are measured here.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 from modelserve_sagemaker import traits
 from modelserve_sagemaker.rehearsal.answers import AwsError
-from modelserve_sagemaker.rehearsal.records import Records
+from modelserve_sagemaker.rehearsal.records import EndpointRecord, Records
 
 SERVICE = "application-autoscaling"
 Request = dict[str, Any]
+#: Has `record` run this many machines of a variant.
+Resize = Callable[[EndpointRecord, dict[str, dict[str, Any]]], None]
+
+_LOOK_EVERY_S = 10.0
+_MEASURED = "SageMakerVariantConcurrentRequestsPerModelHighResolution"
 
 
 class Autoscaling:
-    """Targets and policies by resource."""
+    """Targets and policies by resource; a thread of its own keeps them.
 
-    def __init__(self, records: Records) -> None:
+    Args:
+        pace: Seconds of AWS for a second here.
+    """
+
+    def __init__(self, records: Records, resize: Resize, pace: float) -> None:
         self._records = records
+        self._resize = resize
+        self._pace = pace
         self._lock = threading.Lock()
+        self._changed: dict[str, float] = {}
+        self._is_closing = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="modelserve-autoscaling", daemon=True)
+        self._thread.start()
         self.targets: dict[tuple[str, str], Request] = {}
         self.policies: dict[tuple[str, str], dict[str, Request]] = {}
 
@@ -46,6 +66,38 @@ class Autoscaling:
             raise AwsError("ValidationException", f"{len(found)} validation error(s) detected: {'; '.join(found)}")
         with self._lock:
             return operations[operation](request) or {}
+
+    def close(self) -> None:
+        self._is_closing.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while not self._is_closing.wait(_LOOK_EVERY_S / self._pace):
+            with self._lock:
+                kept = [
+                    (self.targets[key], policy) for key, found in self.policies.items() for policy in found.values()
+                ]
+            for target, policy in kept:
+                self._track(target, policy["TargetTrackingScalingPolicyConfiguration"])
+
+    def _track(self, target: Request, policy: Request) -> None:
+        _, name, _, variant = target["ResourceId"].split("/")
+        record = self._records.endpoints.get(name)
+        is_measured = policy.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType") == _MEASURED
+        if not is_measured or record is None or record.status != "InService" or variant not in record.fleets:
+            return
+        fleet = record.fleets[variant]
+        inflight = sum(container.inflight for container in fleet.containers)
+        wanted = min(max(math.ceil(inflight / policy["TargetValue"]), target["MinCapacity"]), target["MaxCapacity"])
+        cooldown = policy.get("ScaleInCooldown" if wanted < fleet.wanted else "ScaleOutCooldown", 0) / self._pace
+        if wanted == fleet.wanted or time.monotonic() < self._changed.get(name, -math.inf) + cooldown:
+            return
+        self._changed[name] = time.monotonic()
+        with self._records.lock:
+            if record.status != "InService":
+                return
+            record.move("Updating")
+        self._resize(record, {variant: {"VariantName": variant, "DesiredInstanceCount": wanted}})
 
     def _register(self, request: Request) -> Any:
         if request["MinCapacity"] > request["MaxCapacity"]:

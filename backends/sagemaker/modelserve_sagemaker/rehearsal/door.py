@@ -44,7 +44,7 @@ _INLINE_BYTES = 128_000
 class Door:
     """Answers invocations.
 
-    Args:
+    Attributes:
         url: Where clients reach the stand-in, as they signed it.
         timeout_s: Longest time for an answer; SageMaker's own unless a test has less of it.
     """

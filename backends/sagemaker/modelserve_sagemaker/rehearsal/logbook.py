@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import Counter
 from typing import Any
 
@@ -31,12 +30,12 @@ class Logbook:
         """Copy what was written since the last time; of all fleets where none is named."""
         with self._lock:
             for fleet in fleets or list(self._endpoints):
-                for container, lines in fleet.logs().items():
+                for container, lines in fleet.stamped_logs().items():
                     self._copy(group_of(self._endpoints[fleet]), container.partition("/")[2], lines)
 
-    def _copy(self, group: str, stream: str, lines: list[str]) -> None:
+    def _copy(self, group: str, stream: str, lines: list[tuple[float, str]]) -> None:
         start = self._written[f"{group} {stream}"]
-        fresh = [line for line in lines[start:] if line]
+        fresh = [(int(at * 1000), line) for at, line in lines[start:] if line]
         self._written[f"{group} {stream}"] = len(lines)
         if not fresh:
             return
@@ -45,9 +44,8 @@ class Logbook:
             logs.create_log_group(logGroupName=group)
         with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
             logs.create_log_stream(logGroupName=group, logStreamName=stream)
-        now = int(time.time() * 1000)
         logs.put_log_events(
             logGroupName=group,
             logStreamName=stream,
-            logEvents=[{"timestamp": now, "message": line} for line in fresh],
+            logEvents=[{"timestamp": at, "message": line} for at, line in fresh],
         )

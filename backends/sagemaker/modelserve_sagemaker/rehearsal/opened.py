@@ -45,6 +45,7 @@ class SageMakerRehearsal(Rehearsal):
     """A stand-in, and the backend that talks to it."""
 
     only_live: Sequence[str] = _ONLY_LIVE
+    backend: SageMakerBackend
 
     def __init__(self, standin: StandIn, options: SageMakerOptions) -> None:
         self.standin = standin

@@ -33,9 +33,9 @@ class StandIn:
         self.quotas: dict[str, float] = {}
         self.upstream = Upstream(region)
         self.records = Records(region)
-        self.autoscaling = Autoscaling(self.records)
         self.logbook = Logbook(self.upstream)
         self.lives = Lives(self.records, self.upstream, self.faults, self.logbook, pace)
+        self.autoscaling = Autoscaling(self.records, self.lives.resize, pace)
         self.door = Door(self.records, self.upstream)
         self._control = Control(self.records, self.lives)
         self._server = LoopbackServer(answering(self._handle)).start()
@@ -46,6 +46,7 @@ class StandIn:
         return self._server.url
 
     def close(self) -> None:
+        self.autoscaling.close()
         self.lives.close()
         self._server.close()
         self.upstream.close()

@@ -10,7 +10,7 @@ from typing import Any
 
 import boto3
 import httpx
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from modelserve.standin.loopback import Answered, Exchange

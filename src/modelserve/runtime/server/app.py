@@ -75,8 +75,8 @@ class App:
         try:
             response = self._routes.find(request) or self._check(request)
         except Exception as error:  # noqa: BLE001  # one of the two places that answer for every failure
-            response = self._failed(error)
-        return None if response is None else self._finished(request, response)
+            response = self.failed(request, error)
+        return None if response is None else self.finished(request, response)
 
     def wants_stream(self, request: Request) -> bool:
         route: Route = request.route
@@ -101,8 +101,8 @@ class App:
             outcome = request.route.handler(request)
             response = outcome if isinstance(outcome, Response) else await outcome
         except Exception as error:  # noqa: BLE001  # the other place
-            response = self._failed(error)
-        return self._finished(request, response)
+            response = self.failed(request, error)
+        return self.finished(request, response)
 
     async def _unfold(self, request: Request) -> None:
         encoding = request.headers.pop(b"content-encoding")
@@ -116,18 +116,34 @@ class App:
                 return asked
         return NOTHING
 
-    def _failed(self, error: Exception) -> Response:
+    def failed(self, request: Request, error: Exception) -> Response:
+        """What to say of an error, ours or none of ours."""
         if isinstance(error, ModelServeError):
             return problems.from_error(error, _STATUS.get(type(error)))
-        _log.exception("A request failed by a fault of the server.", exc_info=error)
+        said = {"request_id": request.id.decode("ascii", "replace")}
+        _log.exception("A request failed by a fault of the server.", exc_info=error, extra=said)
         return problems.problem(500, "The server failed; its log says why.", code="internal")
 
-    def _finished(self, request: Request, response: Response) -> Response:
+    def finished(self, request: Request, response: Response) -> Response:
+        """Add what stands on every answer, and tell the watchers."""
         elapsed_ns = time.monotonic_ns() - request.arrived_ns
-        response.lines = b"x-request-id: %b\r\nserver-timing: total;dur=%.3f\r\n" % (request.id, elapsed_ns / 1e6)
+        response.lines = b"x-request-id: %b\r\nserver-timing: %b\r\n" % (request.id, _timing(request, elapsed_ns))
         for watcher in self._watchers:
             watcher.answered(request, response, elapsed_ns)
         return response
+
+
+def _timing(request: Request, elapsed_ns: int) -> bytes:
+    """Where the time went, in milliseconds, as `Server-Timing` says it."""
+    timing = request.timing
+    if timing is None or request.stream is not None:
+        return b"total;dur=%.3f" % (elapsed_ns / 1e6)
+    return b'queue;dur=%.3f, compute;dur=%.3f;desc="joined %d", total;dur=%.3f' % (
+        (timing.began_ns - timing.sent_ns) / 1e6,
+        (timing.computed_ns - timing.began_ns) / 1e6,
+        timing.joined,
+        elapsed_ns / 1e6,
+    )
 
 
 def _is_id(asked: bytes) -> bool:

@@ -74,6 +74,8 @@ async def _serve(server: Server, told: Callable[[str], None]) -> int:
     await server.start()
     scheme = "http" if server.settings.tls_certificate is None else "https"
     told(f"Listening on {scheme}://{server.settings.host}:{server.port}")
+    if server.grpc_port:
+        told(f"Listening for gRPC on {server.settings.host}:{server.grpc_port}")
     watching = loop.create_task(_watch(server, told))
     tasks.add(watching)
     ended = loop.create_task(ending.wait())

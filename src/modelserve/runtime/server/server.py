@@ -13,7 +13,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from modelserve.errors import ConfigError, ModelServeError
 from modelserve.runtime.fetch import fetch
@@ -39,6 +39,9 @@ from modelserve.runtime.server.observe.metrics import Metrics
 from modelserve.runtime.server.routes import Route, Routes
 from modelserve.runtime.server.settings import ServerSettings
 
+if TYPE_CHECKING:
+    from modelserve.runtime.server.rpc.front import Front
+
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +49,7 @@ class Server:
     """Serves models over HTTP.
 
     Attributes:
-        port: Where it listens, once started.
+        port, grpc_port: Where it listens, once started; 0 where it does not.
         routes: Every path that it answers.
 
     Raises:
@@ -55,7 +58,7 @@ class Server:
 
     def __init__(self, settings: ServerSettings, contract: Contract | None = None) -> None:
         self.settings = settings
-        self.port = 0
+        self.port = self.grpc_port = 0
         self._contract = contract
         self._keys = None if settings.keys is None else KeyFile(settings.keys)
         self._tokens = _tokens(settings)
@@ -64,19 +67,12 @@ class Server:
         self.repository = Repository(_catalogue(settings, contract), settings.loading)
         self.life = Life(self.repository)
         self._metrics = Metrics(self.repository, self._connections, lambda: not self.life.why_not_ready())
-        watchers: tuple[Watcher, ...] = (Audit(), self._metrics)
+        self._watchers: tuple[Watcher, ...] = (Audit(), self._metrics)
         self.routes = self._routes()
         self.routes += openapi.routes(self.routes, self.repository, version("modelserve"))
-        id_headers = {b"x-request-id": None} | ({} if contract is None else {contract.request_id_header: None})
-        app = App(
-            Routes(self.routes),
-            self.life,
-            self._policy(),
-            settings.limits.body_bytes,
-            watchers,
-            tuple(reversed(id_headers)),
-        )
-        self._listener = Listener(app, settings.limits)
+        self._access = self._policy()
+        self._listener = Listener(self._app(Routes(self.routes)), settings.limits)
+        self._front = None if settings.grpc_port is None else self._grpc()
         self._loading: asyncio.Task[None] | None = None
 
     async def start(self, *, wait: bool = False) -> None:
@@ -87,6 +83,8 @@ class Server:
             ModelServeError: with `wait`, the first model that did not load.
         """
         self.port = await self._listener.listen(self.settings.host, self.settings.port, self._tls)
+        if self._front is not None:
+            self.grpc_port = await self._front.listen(self.settings)
         if self._tokens is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._tokens.fetch)
         self._loading = asyncio.get_running_loop().create_task(self._load())
@@ -125,7 +123,8 @@ class Server:
         if drain_s and self.settings.unready_s:
             await asyncio.sleep(self.settings.unready_s)
         end = asyncio.get_running_loop().time() + drain_s
-        await self._listener.drain(drain_s)
+        calls = [] if self._front is None else [self._front.drain(drain_s)]
+        await asyncio.gather(self._listener.drain(drain_s), *calls)
         if self._loading is not None:
             self._loading.cancel()
         self._listener.close()
@@ -168,6 +167,23 @@ class Server:
         single = {} if found is None else {self.settings.name: found}
         self.repository.catalogue.use(None if single else into, single)
 
+    def _app(self, routes: Routes) -> App:
+        contract = self._contract
+        id_headers = {b"x-request-id": None} | ({} if contract is None else {contract.request_id_header: None})
+        return App(
+            routes,
+            self.life,
+            self._access,
+            self.settings.limits.body_bytes,
+            self._watchers,
+            tuple(reversed(id_headers)),
+        )
+
+    def _grpc(self) -> Front:
+        from modelserve.runtime.server import rpc
+
+        return rpc.Front(self.repository, self.life, self._app, self._listener.reserve, version("modelserve"))
+
     def _connections(self) -> int:
         return self._listener.connections
 
@@ -175,7 +191,7 @@ class Server:
         predictions = Predictions(self.repository, self.settings.default_model)
         own = [
             *health.routes(self.life, self.repository),
-            *inference.routes(self.repository, "modelserve", version("modelserve")),
+            *inference.routes(self.repository, version("modelserve")),
             *repository_api.routes(self.repository),
             *predictions.routes(),
             *metrics_api.routes(self._metrics),

@@ -44,6 +44,10 @@ class ServerSettings(BaseModel):
     host: str = Field("127.0.0.1", description="Address to listen on. Beyond loopback, callers need keys.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port for HTTP; 0 lets the system choose.")
 
+    grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        None, description="Port for gRPC, beside HTTP; 0 lets the system choose. Default: none."
+    )
+
     workers: Annotated[int, Field(ge=1, le=_MOST_WORKERS)] | None = Field(
         None, description="Worker processes of each model. Default: one for each usable processor, at most 8."
     )

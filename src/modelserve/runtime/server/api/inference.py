@@ -15,13 +15,14 @@ from modelserve.runtime.server.routes import Route, Scope
 
 EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
 PLATFORM = "onnxruntime_onnx"
+SERVER = "modelserve"
 
 
-def routes(repository: Repository, server_name: str, server_version: str) -> list[Route]:
+def routes(repository: Repository, server_version: str) -> list[Route]:
     """The paths of the protocol, without health and repository."""
 
     def server(request: Request) -> Response:
-        content = {"name": server_name, "version": server_version, "extensions": EXTENSIONS}
+        content = {"name": SERVER, "version": server_version, "extensions": EXTENSIONS}
         return Response(orjson.dumps(content))
 
     def model(request: Request) -> Response:
@@ -32,8 +33,8 @@ def routes(repository: Repository, server_name: str, server_version: str) -> lis
 
     async def infer(request: Request) -> Response:
         served = repository.ready(*request.arguments) or await repository.demand(*request.arguments)
-        question = oip.read(request.body, request.headers.get(oip.HEADER_LENGTH), served)
-        return await served.ask(question)
+        length = request.headers.get(oip.HEADER_LENGTH)
+        return await served.ask(lambda model: oip.read(request.body, length, model), request)
 
     def stats(request: Request) -> Response:
         chosen = [repository.find(*request.arguments)] if request.arguments else repository.served()
@@ -105,8 +106,10 @@ def statistics(served: ServedModel) -> dict[str, Any]:
         "inference_count": counts.rows,
         "execution_count": sum(worker.runs for worker in served.status().workers),
         "inference_stats": {
-            "success": {"count": counts.succeeded, "ns": counts.succeeded_ns},
+            "success": {"count": counts.succeeded, "ns": counts.whole.sum_ns},
             "fail": {"count": counts.failed, "ns": counts.failed_ns},
+            "queue": {"count": counts.succeeded, "ns": counts.queue.sum_ns},
+            "compute_infer": {"count": counts.succeeded, "ns": counts.compute.sum_ns},
         },
         "batch_stats": [],
     }

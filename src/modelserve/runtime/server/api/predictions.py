@@ -52,8 +52,8 @@ class Predictions:
             return Response(orjson.dumps(metadata(served, self._repository)))
         if request.stream is not None:
             return await self._streamed(request, served)
-        question = await media.read(request, served, media.reader(request))
-        return await served.ask(question)
+        by = media.reader(request)
+        return await served.ask(lambda model: media.read(request, model, by), request)
 
     def routes(self, paths: Sequence[str] = _PATHS) -> list[Route]:
         """The paths given, all answered alike."""
@@ -79,5 +79,4 @@ class Predictions:
         return names.pop(), ""
 
     async def _streamed(self, request: Request, served: ServedModel) -> Response:
-        assert request.stream is not None
-        return Response(content_type=lines.LINES, stream=lines.answers(request.stream, served, LONGEST_LINE_BYTES))
+        return Response(content_type=lines.LINES, stream=lines.answers(request, served, LONGEST_LINE_BYTES))

@@ -14,6 +14,8 @@ from modelserve.runtime.server.models.repository import Entry, Repository
 from modelserve.runtime.server.models.served import ServedModel
 from modelserve.runtime.server.routes import Route, Scope
 
+#: What is said to a load request that brings a model's files, as other servers take it.
+NO_PARAMETERS = "Loading takes no parameters here. Put the bundle into the server's folder of models first."
 _BASE = "/v2/repository/models/{name}"
 
 
@@ -28,10 +30,9 @@ class _Scale(msgspec.Struct, forbid_unknown_fields=True):
 def routes(repository: Repository) -> list[Route]:
     """The paths of administration."""
 
-    def index(request: Request) -> Response:
+    def listed(request: Request) -> Response:
         only_ready = parse(request.body, _Index).ready if request.body else False
-        found = [entry for entry in repository.entries() if entry.served is not None or not only_ready]
-        return Response(orjson.dumps([_line(entry) for entry in found]))
+        return Response(orjson.dumps(index(repository, only_ready=only_ready)))
 
     async def load(request: Request) -> Response:
         _check_parameters(request)
@@ -51,8 +52,8 @@ def routes(repository: Repository) -> list[Route]:
         return Response(orjson.dumps(_status(repository.find(*request.arguments))))
 
     found = [
-        Route("POST", "/v2/repository/index", index, Scope.ADMIN, "Which models there are"),
-        Route("GET", "/v2/repository/index", index, Scope.ADMIN, "Which models there are"),
+        Route("POST", "/v2/repository/index", listed, Scope.ADMIN, "Which models there are"),
+        Route("GET", "/v2/repository/index", listed, Scope.ADMIN, "Which models there are"),
     ]
     found += [
         Route("GET", path, status, Scope.METRICS, "How a model's workers are")
@@ -65,6 +66,11 @@ def routes(repository: Repository) -> list[Route]:
             Route("POST", f"{base}/scale", scale, Scope.ADMIN, "Have so many workers for a model"),
         ]
     return found
+
+
+def index(repository: Repository, *, only_ready: bool) -> list[dict[str, str]]:
+    """Every model and its state, or those that are ready."""
+    return [_line(entry) for entry in repository.entries() if entry.served is not None or not only_ready]
 
 
 def _line(entry: Entry) -> dict[str, str]:
@@ -104,4 +110,4 @@ def _check_parameters(request: Request) -> None:
     """A load request may bring a model's files in other servers; here a bundle is what lies in the folder."""
     content = parse(request.body) if request.body else {}
     if isinstance(content, dict) and content.get("parameters"):
-        raise ConfigError("Loading takes no parameters here. Put the bundle into the server's folder of models first.")
+        raise ConfigError(NO_PARAMETERS)

@@ -15,7 +15,9 @@ import orjson
 
 from modelserve.errors import ModelServeError, OverloadedError, WireError
 from modelserve.runtime.server.formats import rows
+from modelserve.runtime.server.formats.question import Described, Question
 from modelserve.runtime.server.http.body import BodyStream
+from modelserve.runtime.server.http.messages import Request, Response
 from modelserve.runtime.server.models.served import ServedModel
 
 LINES = b"application/jsonl"
@@ -24,16 +26,18 @@ _UNDER_WAY = 64
 _TRIES = 100
 
 
-async def answers(stream: BodyStream, served: ServedModel, longest_line: int) -> AsyncIterator[bytes]:
+async def answers(request: Request, served: ServedModel, longest_line: int) -> AsyncIterator[bytes]:
     """The answers to the lines of a body, each with its line break.
 
     Args:
         longest_line: Bytes of the longest line that is read.
     """
+    stream = request.stream
+    assert stream is not None
     under_way: deque[asyncio.Task[bytes]] = deque()
     try:
         async for line in _lines(stream, longest_line):
-            under_way.append(asyncio.ensure_future(_answer(line, served)))
+            under_way.append(asyncio.ensure_future(_answer(line, served, request)))
             # What is ready goes out at once; beyond the bound the oldest is waited for.
             while under_way and (len(under_way) >= _UNDER_WAY or under_way[0].done()):
                 yield await under_way.popleft()
@@ -67,18 +71,20 @@ async def _lines(stream: BodyStream, longest: int) -> AsyncIterator[bytes]:
         yield line
 
 
-async def _answer(line: bytes, served: ServedModel) -> bytes:
+async def _answer(line: bytes, served: ServedModel, request: Request) -> bytes:
+    def read(model: Described) -> Question[Response]:
+        return rows.read_instance(line, model)
+
     try:
-        question = rows.read_instance(line, served)
         for _ in range(_TRIES):
             try:
-                response = await served.ask(question)
+                response = await served.ask(read, request)
                 break
             except OverloadedError as error:
                 # The sender is held back by the stream itself, and need not hear of it.
                 await asyncio.sleep(min(error.retry_after_s, 1.0))
         else:
-            response = await served.ask(question)
+            response = await served.ask(read, request)
     except ModelServeError as error:
         return _failure(error)
     body = response.body

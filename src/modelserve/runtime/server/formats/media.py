@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from modelserve.errors import WireError
 from modelserve.runtime.server.formats import npy, oip, rows, tables
@@ -17,10 +18,11 @@ _ASIDE_FROM_BYTES = 256 << 10
 #: OIP with the length of its JSON part in the type itself, as Triton has it on SageMaker.
 SIZED = b"application/vnd.sagemaker-triton.binary+json"
 
-Reader = Callable[[Request, Described], Question]
+Asked: TypeAlias = Question[Response]
+Reader: TypeAlias = Callable[[Request, Described], Asked]
 
 
-def _read_json_or_oip(request: Request, model: Described) -> Question:
+def _read_json_or_oip(request: Request, model: Described) -> Asked:
     """JSON in one of the shapes of `rows`, or an infer request of the Open Inference Protocol."""
     length = _length_in_type(request)
     if length is not None:
@@ -54,7 +56,7 @@ def _length_in_type(request: Request) -> bytes | None:
     return None
 
 
-def _answered_alike(question: Question) -> Question:
+def _answered_alike(question: Asked) -> Asked:
     """The same question, its answer's length told in the media type too."""
 
     def write(arrays: dict[str, Array]) -> Response:
@@ -86,11 +88,11 @@ def reader(request: Request) -> Reader:
     return found
 
 
-async def read(request: Request, model: Described, by: Reader) -> Question:
+def read(request: Request, model: Described, by: Reader) -> Asked | Awaitable[Asked]:
     """The question in a body; a large one is read in another thread."""
     if len(request.body) < _ASIDE_FROM_BYTES:
         return by(request, model)
-    return await asyncio.get_running_loop().run_in_executor(None, by, request, model)
+    return asyncio.get_running_loop().run_in_executor(None, by, request, model)
 
 
 class UnsupportedMediaError(WireError):

@@ -17,7 +17,7 @@ NPY = b"application/x-npy"
 _HEADER_BYTES = 4096
 
 
-def read(body: bytes | memoryview, model: Described) -> Question:
+def read(body: bytes | memoryview, model: Described) -> Question[Response]:
     """The question in one array, for a model of one input.
 
     Raises:

@@ -23,13 +23,14 @@ from modelserve.errors import WireError
 from modelserve.runtime.server.formats.question import Described, Question, bounded_timeout_s, known_outputs, question
 from modelserve.runtime.server.formats.values import array_from_json, json_from_array, parse
 from modelserve.runtime.server.http.messages import Response
-from modelserve.tensors import OIP_DATATYPES, Array, TensorSpec
+from modelserve.tensors import OIP_DATATYPES, Array, Signature, TensorSpec
 
 OCTETS = b"application/octet-stream"
 HEADER_LENGTH = b"inference-header-content-length"
-_DTYPES = {oip: np.dtype(object if name == "string" else name) for name, oip in OIP_DATATYPES.items()}
-_DATATYPES = {dtype: oip for oip, dtype in _DTYPES.items()}
-_UNSUPPORTED = ("shared_memory_region", "classification")
+DTYPES = {oip: np.dtype(object if name == "string" else name) for name, oip in OIP_DATATYPES.items()}
+_DATATYPES = {dtype: oip for oip, dtype in DTYPES.items()}
+#: Parameters by which other servers are asked for what there is not here.
+UNSUPPORTED = ("shared_memory_region", "classification")
 _DIGITS = 12
 _MOST_AXES = 32
 _ABSENT = msgspec.Raw()
@@ -63,7 +64,7 @@ class Asked(NamedTuple):
     binary: tuple[bool, ...]
 
 
-def read(body: bytes | memoryview, header_length: bytes | None, model: Described) -> Question:
+def read(body: bytes | memoryview, header_length: bytes | None, model: Described) -> Question[Response]:
     """The question in the body of an infer request.
 
     Raises:
@@ -72,14 +73,16 @@ def read(body: bytes | memoryview, header_length: bytes | None, model: Described
     content, rest = _divided(body, header_length)
     asked: _Request = parse(content, _Request)
     arrays = _arrays(asked.inputs, rest)
-    signature = model.signature
-    inputs: Any = arrays
-    if len(arrays) == 1 and len(signature.inputs) == 1 and signature.inputs[0].name in arrays:
-        inputs = arrays[signature.inputs[0].name]
-    checked = signature.check(inputs)
+    checked = model.signature.check(by_name(arrays, model.signature))
     wanted = _wanted(asked, model)
-    timeout_s = None if not asked.parameters else _timeout_s(asked.parameters)
-    return question(checked, wanted.outputs, lambda arrays: write(arrays, wanted, model), timeout_s)
+    parameters = asked.parameters or {}
+    return question(
+        checked,
+        wanted.outputs,
+        lambda arrays: write(arrays, wanted, model),
+        _timeout_s(parameters) if parameters else None,
+        is_alone=parameters.get(wire.ALONE) is True,
+    )
 
 
 def write(arrays: dict[str, Array], asked: Asked, model: Described) -> Response:
@@ -93,6 +96,56 @@ def write(arrays: dict[str, Array], asked: Asked, model: Described) -> Response:
         parts.append(b"]}")
         return Response(b"".join(parts))
     return _binary(arrays, asked, model)
+
+
+def by_name(arrays: dict[str, Array], signature: Signature) -> Any:
+    """The arrays as `Signature.check` takes them: a single one that fits by its name goes by itself."""
+    if len(arrays) == 1 and len(signature.inputs) == 1 and signature.inputs[0].name in arrays:
+        return arrays[signature.inputs[0].name]
+    return arrays
+
+
+def datatype_of(array: Array) -> str:
+    """The protocol's word for an array's dtype."""
+    return _DATATYPES[array.dtype]
+
+
+def dtype_named(datatype: str, name: str) -> np.dtype[Any]:
+    """The dtype that an input's datatype names.
+
+    Raises:
+        WireError: none does.
+    """
+    dtype = DTYPES.get(datatype)
+    if dtype is None:
+        raise WireError(f"Input {name!r} has datatype {datatype!r}; known are {', '.join(DTYPES)}.")
+    return dtype
+
+
+def array_from_bytes(name: str, datatype: str, shape: tuple[int, ...], content: memoryview) -> Array:
+    """The array whose raw bytes these are. The memory stays the caller's.
+
+    Raises:
+        WireError: they are not of this shape, or the shape is none.
+    """
+    check_shape(name, shape)
+    wanted_bytes = math.prod(shape) * dtype_named(datatype, name).itemsize
+    if datatype != "BYTES" and wanted_bytes != len(content):
+        raise WireError(
+            f"Input {name!r} of {datatype}{list(shape)} takes {wanted_bytes} bytes, {len(content)} are said to be its."
+        )
+    field = wire.Field(name, datatype, shape, 0, len(content))
+    return wire.decode(wire.Layout((field,), (), len(content)), content)[name]
+
+
+def check_shape(name: str, shape: Sequence[int]) -> None:
+    """Refuse what is no shape.
+
+    Raises:
+        WireError: it has sizes below 0, or too many.
+    """
+    if any(size < 0 for size in shape) or len(shape) > _MOST_AXES:
+        raise WireError(f"Input {name!r} needs a shape of at most {_MOST_AXES} sizes from 0 up, got {list(shape)}.")
 
 
 def spec_json(spec: TensorSpec) -> dict[str, Any]:
@@ -120,9 +173,7 @@ def _arrays(inputs: Sequence[_Input], rest: memoryview) -> dict[str, Array]:
     for given in inputs:
         if given.name in arrays:
             raise WireError(f"The input {given.name!r} stands twice.")
-        dtype = _DTYPES.get(given.datatype)
-        if dtype is None:
-            raise WireError(f"Input {given.name!r} has datatype {given.datatype!r}; known are {', '.join(_DTYPES)}.")
+        dtype = dtype_named(given.datatype, given.name)
         if given.parameters is None:
             arrays[given.name] = _inline(given, dtype)
             continue
@@ -130,7 +181,12 @@ def _arrays(inputs: Sequence[_Input], rest: memoryview) -> dict[str, Array]:
         if size_bytes is None:
             arrays[given.name] = _inline(given, dtype)
             continue
-        arrays[given.name] = _raw(given, rest[at : at + size_bytes], size_bytes)
+        content = rest[at : at + size_bytes]
+        if len(content) < size_bytes:
+            raise WireError(
+                f"Input {given.name!r} announces {size_bytes} bytes; only {len(content)} are left of the body."
+            )
+        arrays[given.name] = array_from_bytes(given.name, given.datatype, tuple(given.shape), content)
         at += size_bytes
     if at != len(rest):
         raise WireError(f"{len(rest)} bytes follow the JSON, its inputs announce {at}.")
@@ -145,7 +201,7 @@ def _inline(given: _Input, dtype: np.dtype[Any]) -> Array:
 
 def _binary_size(given: _Input) -> int | None:
     parameters = given.parameters or {}
-    for name in _UNSUPPORTED:
+    for name in UNSUPPORTED:
         if name in parameters:
             raise WireError(f"Input {given.name!r} has the parameter {name!r}, which this server does not offer.")
     size_bytes = parameters.get("binary_data_size")
@@ -158,22 +214,6 @@ def _binary_size(given: _Input) -> int | None:
     return size_bytes
 
 
-def _raw(given: _Input, content: memoryview, size_bytes: int) -> Array:
-    name, shape = given.name, tuple(given.shape)
-    if any(size < 0 for size in shape) or len(shape) > _MOST_AXES:
-        raise WireError(f"Input {name!r} needs a shape of at most {_MOST_AXES} sizes from 0 up, got {given.shape}.")
-    if len(content) < size_bytes:
-        raise WireError(f"Input {name!r} announces {size_bytes} bytes; only {len(content)} are left of the body.")
-    itemsize = _DTYPES[given.datatype].itemsize
-    if given.datatype != "BYTES" and math.prod(shape) * itemsize != size_bytes:
-        raise WireError(
-            f"Input {name!r} of {given.datatype}{list(shape)} takes {math.prod(shape) * itemsize} bytes, "
-            f"its binary_data_size says {size_bytes}."
-        )
-    field = wire.Field(name, given.datatype, shape, 0, size_bytes)
-    return wire.decode(wire.Layout((field,), (), size_bytes), content)[name]
-
-
 def _wanted(asked: _Request, model: Described) -> Asked:
     parameters = asked.parameters or {}
     binary = parameters.get("binary_data_output", False) is True
@@ -183,7 +223,7 @@ def _wanted(asked: _Request, model: Described) -> Asked:
     flags = []
     for output in asked.outputs:
         own = output.parameters or {}
-        for name in _UNSUPPORTED:
+        for name in UNSUPPORTED:
             if own.get(name):
                 raise WireError(f"Output {output.name!r} has the parameter {name!r}, which this server does not offer.")
         flags.append(own.get("binary_data", binary) is True)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from modelserve import wire
 from modelserve.errors import WireError
-from modelserve.runtime.server.http.messages import Response
 from modelserve.tensors import Array, Checked, Signature
 
 _LONGEST_S = 3600.0
 
-#: What makes a response of an answer's tensors by name.
-Writer: TypeAlias = Callable[[dict[str, Array]], Response]
+T = TypeVar("T")
 
 
 class Described(Protocol):
@@ -29,23 +27,30 @@ class Described(Protocol):
     def signature(self) -> Signature: ...
 
 
-class Question(NamedTuple):
+class Question(NamedTuple, Generic[T]):
     """One request to the workers, and how its answer is written.
 
     Attributes:
-        write: The response for the answer's tensors by name.
+        write: Makes the response of the answer's tensors by name.
         timeout_s: What the client allows; None where it does not say.
     """
 
     message: wire.Message
     rows: int
-    write: Writer
+    write: Callable[[dict[str, Array]], T]
     timeout_s: float | None = None
 
 
-def question(checked: Checked, outputs: tuple[str, ...], write: Writer, timeout_s: float | None = None) -> Question:
-    """The question for inputs that fit. No `outputs` asks for the primary one."""
-    message = wire.encode_request(checked.tensors, outputs)
+def question(
+    checked: Checked,
+    outputs: tuple[str, ...],
+    write: Callable[[dict[str, Array]], T],
+    timeout_s: float | None = None,
+    *,
+    is_alone: bool = False,
+) -> Question[T]:
+    """The question for inputs that fit. No `outputs` asks for the primary one; `is_alone` as in `wire.Layout`."""
+    message = wire.encode_request(checked.tensors, outputs, is_alone=is_alone)
     return Question(message, checked.rows, write, timeout_s)
 
 

@@ -42,7 +42,7 @@ class _Body(msgspec.Struct):
     signature_name: str | None = None
 
 
-def read(body: bytes | memoryview, model: Described) -> Question:
+def read(body: bytes | memoryview, model: Described) -> Question[Response]:
     """The question in a body of one of the shapes above.
 
     Raises:
@@ -64,7 +64,7 @@ def is_oip(body: bytes | memoryview) -> bool:
     return raw.startswith(b"{") and b'"datatype"' in raw
 
 
-def read_instance(line: bytes, model: Described) -> Question:
+def read_instance(line: bytes, model: Described) -> Question[Response]:
     """The question in one instance by itself, as a line of JSON lines has it.
 
     Raises:

@@ -31,7 +31,7 @@ _MOST_TEXT = 256 << 20
 _NULLS = {"", "NaN", "nan", "null", "NA"}
 
 
-def read_csv(body: bytes | memoryview, model: Described) -> Question:
+def read_csv(body: bytes | memoryview, model: Described) -> Question[Response]:
     """The question in a CSV table with a header line.
 
     Raises:
@@ -51,7 +51,7 @@ def read_csv(body: bytes | memoryview, model: Described) -> Question:
     return question(model.signature.check(_frame(Table(columns), model.signature)), (), _csv)
 
 
-def read_arrow(body: bytes | memoryview, model: Described) -> Question:
+def read_arrow(body: bytes | memoryview, model: Described) -> Question[Response]:
     """The question in an Arrow IPC stream.
 
     Raises:
@@ -73,7 +73,7 @@ def read_arrow(body: bytes | memoryview, model: Described) -> Question:
     return _from_arrow(read, model, ARROW)
 
 
-def read_parquet(body: bytes | memoryview, model: Described) -> Question:
+def read_parquet(body: bytes | memoryview, model: Described) -> Question[Response]:
     """The question in a Parquet file.
 
     Raises:
@@ -102,7 +102,7 @@ def _arrow() -> Any:
     return pa
 
 
-def _from_arrow(read: Callable[[], Any], model: Described, kind: bytes) -> Question:
+def _from_arrow(read: Callable[[], Any], model: Described, kind: bytes) -> Question[Response]:
     arrow = _arrow()
     try:
         table: pa.Table = read()

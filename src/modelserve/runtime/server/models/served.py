@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 from modelserve import wire
 from modelserve.bundle import Bundle
-from modelserve.errors import ModelServeError
+from modelserve.errors import ModelChangedError, ModelServeError
 from modelserve.runtime.pool import WorkerPool
 from modelserve.runtime.server.formats.question import Question
-from modelserve.runtime.server.http.messages import Response
-from modelserve.runtime.server.models.statistics import Statistics
+from modelserve.runtime.server.http.messages import Request
+from modelserve.runtime.server.models.statistics import Statistics, Timing
 from modelserve.runtime.settings import PoolSettings, PoolStatus
 from modelserve.tensors import Signature
 
+T = TypeVar("T")
 _FRESH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """What a format has to know of a model to read a question; another one after the model was updated."""
+
+    name: str
+    version: str
+    signature: Signature
+    digest: str
 
 
 class ServedModel:
@@ -30,7 +44,7 @@ class ServedModel:
         self.name = name
         self.version = version
         self.bundle = bundle
-        self.signature: Signature = bundle.signature
+        self.face = Face(name, version, bundle.signature, bundle.digest)
         self.pool = pool
         self.loaded_s = loaded_s
         self.statistics = Statistics()
@@ -49,24 +63,46 @@ class ServedModel:
         pool = WorkerPool(bundle, workers=workers, settings=settings)
         return cls(name, version, bundle, pool, time.monotonic() - start)
 
-    async def ask(self, question: Question) -> Response:
-        """The answer, written as the question wants it.
+    @property
+    def signature(self) -> Signature:
+        return self.face.signature
+
+    async def ask(self, read: Callable[[Face], Question[T] | Awaitable[Question[T]]], request: Request) -> T:
+        """The answer to the question that `read` finds, written as it wants it. The request is told its timing.
+
+        Where the model is updated before the workers have the question, it is read again, for the new model: an
+        answer never mixes the two.
 
         Raises:
-            ModelServeError: there is none.
+            ModelServeError: there is none, or no question.
         """
+        while True:
+            face = self.face
+            found = read(face)
+            question = found if isinstance(found, Question) else await found
+            try:
+                return await self._answer(question, face, request)
+            except ModelChangedError:
+                if face is self.face:
+                    raise
+
+    async def _answer(self, question: Question[T], face: Face, request: Request) -> T:
         start = time.monotonic_ns()
         self.inflight += 1
         try:
-            reply = await self.pool.submit(question.message, question.rows, question.timeout_s)
+            pending = self.pool.submit(question.message, question.rows, question.timeout_s, digest=face.digest)
+            reply = await pending
             arrays = wire.decode(wire.reply_layout(reply.header), reply.body)
+        except ModelChangedError:
+            raise
         except ModelServeError as error:
             self.statistics.failure(error.code, time.monotonic_ns() - start)
             raise
         finally:
             self.inflight -= 1
             self.used_at = time.monotonic()
-        self.statistics.success(question.rows, time.monotonic_ns() - start)
+        request.timing = timing = Timing(start, pending.began_ns, pending.computed_ns, pending.joined)
+        self.statistics.success(question.rows, time.monotonic_ns() - start, timing)
         return question.write(arrays)
 
     def update(self, bundle: Bundle) -> None:
@@ -75,8 +111,12 @@ class ServedModel:
         Raises:
             ModelServeError: it cannot be loaded; the one before goes on answering.
         """
-        self.pool.update(bundle)
-        self.bundle, self.signature = bundle, bundle.signature
+        face = Face(self.name, self.version, bundle.signature, bundle.digest)
+
+        def switched() -> None:
+            self.bundle, self.face = bundle, face
+
+        self.pool.update(bundle, switched=switched)
         self._status = None
 
     def scale(self, workers: int) -> None:

@@ -6,8 +6,7 @@ Times in seconds, memory in bytes, counters end in `_total`. A run of the model 
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 
@@ -18,11 +17,10 @@ from prometheus_client.exposition import choose_encoder
 from modelserve.runtime.server.http.messages import Request, Response
 from modelserve.runtime.server.models.repository import Repository
 from modelserve.runtime.server.models.served import ServedModel
-from modelserve.runtime.server.models.statistics import BUCKETS_S
+from modelserve.runtime.server.models.statistics import BUCKETS_S, JOINED_BOUNDS, Durations
 from modelserve.runtime.server.routes import Route
 
 _MODEL = ("model", "version")
-_BUCKETS_NS = tuple(int(bound * 1e9) for bound in BUCKETS_S)
 
 
 class Metrics:
@@ -38,8 +36,7 @@ class Metrics:
         self._connections = connections
         self._is_ready = is_ready
         self._answers: Counter[tuple[str, str, int]] = Counter()
-        self._durations: dict[str, list[int]] = {}
-        self._elapsed_ns: Counter[str] = Counter()
+        self._durations: defaultdict[str, Durations] = defaultdict(Durations)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -48,11 +45,7 @@ class Metrics:
         route: Route | None = request.route
         pattern, method = ("unknown", "unknown") if route is None else (route.pattern, route.method)
         self._answers[method, pattern, response.status] += 1
-        buckets = self._durations.get(pattern)
-        if buckets is None:
-            buckets = self._durations[pattern] = [0] * (len(BUCKETS_S) + 1)
-        buckets[bisect_left(_BUCKETS_NS, elapsed_ns)] += 1
-        self._elapsed_ns[pattern] += elapsed_ns
+        self._durations[pattern].add(elapsed_ns)
 
     def write(self, accept: str) -> tuple[bytes, str]:
         """All metrics, and their media type: OpenMetrics where the scraper asks for it."""
@@ -82,8 +75,8 @@ class Metrics:
         durations = HistogramMetricFamily(
             "modelserve_http_request_duration_seconds", "From a request's head to its answer.", labels=("route",)
         )
-        for route, buckets in self._durations.items():
-            durations.add_metric((route,), _cumulated(buckets), self._elapsed_ns[route] / 1e9)
+        for route, found in list(self._durations.items()):
+            durations.add_metric((route,), *_written(found))
         yield durations
 
 
@@ -95,6 +88,15 @@ def _requests(models: Sequence[ServedModel]) -> Iterable[Metric]:
     durations = HistogramMetricFamily(
         "modelserve_request_duration_seconds", "From the workers' queue to the answer in hand.", labels=_MODEL
     )
+    queue = HistogramMetricFamily(
+        "modelserve_queue_seconds", "From a request's arrival at the workers' queue until a run began.", labels=_MODEL
+    )
+    compute = HistogramMetricFamily(
+        "modelserve_compute_seconds", "From the beginning of a request's run to its first answer.", labels=_MODEL
+    )
+    joined = HistogramMetricFamily(
+        "modelserve_batch_requests", "Requests that shared a request's run, itself counted.", labels=_MODEL
+    )
     inflight = GaugeMetricFamily("modelserve_inflight", "Requests under way.", labels=_MODEL)
     for served in models:
         labels, counts = (served.name, served.version), served.statistics
@@ -102,9 +104,12 @@ def _requests(models: Sequence[ServedModel]) -> Iterable[Metric]:
         for code, count in counts.codes.items():
             requests.add_metric((*labels, code), count)
         rows.add_metric(labels, counts.rows)
-        durations.add_metric(labels, _cumulated(counts.buckets), counts.succeeded_ns / 1e9)
+        durations.add_metric(labels, *_written(counts.whole))
+        queue.add_metric(labels, *_written(counts.queue))
+        compute.add_metric(labels, *_written(counts.compute))
+        joined.add_metric(labels, _cumulated(JOINED_BOUNDS, counts.joined), counts.joined_sum)
         inflight.add_metric(labels, served.inflight)
-    return requests, rows, durations, inflight
+    return requests, rows, durations, queue, compute, joined, inflight
 
 
 def _workers(models: Sequence[ServedModel]) -> Iterable[Metric]:
@@ -129,6 +134,10 @@ def _workers(models: Sequence[ServedModel]) -> Iterable[Metric]:
     return workers, runs, restarts, memory, load
 
 
-def _cumulated(buckets: Sequence[int]) -> list[tuple[str, float]]:
-    bounds = [*(str(bound) for bound in BUCKETS_S), "+Inf"]
-    return list(zip(bounds, map(float, accumulate(buckets)), strict=True))
+def _written(found: Durations) -> tuple[list[tuple[str, float]], float]:
+    """A histogram's buckets, and the sum in seconds."""
+    return _cumulated(BUCKETS_S, found.buckets), found.sum_ns / 1e9
+
+
+def _cumulated(bounds: Sequence[float], buckets: Sequence[int]) -> list[tuple[str, float]]:
+    return list(zip([*map(str, bounds), "+Inf"], map(float, accumulate(buckets)), strict=True))
