@@ -82,6 +82,13 @@ class _Look:
             )
         return found
 
+    def _seen(self, path: str, version: str) -> Any:
+        """What stands at a path, where this caller may look: not being allowed to look hinders no deploy."""
+        try:
+            return self.site.arm.ask("GET", path, version=version)
+        except AccessDeniedError as error:
+            raise OnlyLive(f"This caller may not look: {error}") from None
+
     def sign_in(self) -> str:
         self.credentials.token(f"{HOST}/.default")
         return "Azure gave a token."
@@ -98,7 +105,7 @@ class _Look:
             needed.append("Microsoft.Insights")
         for name in needed:
             path = f"/subscriptions/{self.site.workspace.subscription}/providers/{name}"
-            state = self.site.arm.ask("GET", path, version=_PROVIDERS_VERSION)["registrationState"]
+            state = self._seen(path, _PROVIDERS_VERSION)["registrationState"]
             if state != "Registered":
                 raise ConfigError(
                     f"{name} is {state} in this subscription. Register it: az provider register --namespace {name}"
@@ -107,7 +114,7 @@ class _Look:
 
     def roles(self) -> str:
         path = f"{self.site.workspace.path}/providers/Microsoft.Authorization/permissions"
-        given = self.site.arm.ask("GET", path, version=_PERMISSIONS_VERSION).get("value") or []
+        given = self._seen(path, _PERMISSIONS_VERSION).get("value") or []
         lacks = [action for action in NEEDED_ACTIONS if not any(_allows(one, action) for one in given)]
         if lacks:
             raise AccessDeniedError(
