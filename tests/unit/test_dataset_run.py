@@ -348,6 +348,31 @@ def test_a_second_run_into_the_same_folder_is_refused(deployment, orders, memory
     assert failed[0].rows == ROWS
 
 
+def test_a_place_that_does_not_answer_stops_the_reading(deployment, memory, small_parts) -> None:
+    taken: list[int] = []
+
+    def batches() -> Iterator[pa.Table]:
+        for at in range(400):
+            taken.append(at)
+            yield table(X[:16])
+
+    reports: list[Any] = []
+    memory.gate.clear()
+    running = threading.Thread(target=lambda: reports.append(run(deployment, batches())))
+    running.start()
+    try:
+        before = -1
+        while len(taken) != before or before < 4:  # until it goes no further
+            before = len(taken)
+            running.join(0.3)
+        assert before < 20
+    finally:
+        memory.gate.set()
+        running.join(60)
+    assert len(taken) == 400
+    assert reports[0].rows == 400 * 16
+
+
 def test_answers_that_depend_on_all_rows_need_a_number_of_rows(memory) -> None:
     x = np.random.default_rng(2).normal(size=(10, 2)).astype(np.float32)
     with ms.Model(models.joint()).serve("memory") as deployment:
