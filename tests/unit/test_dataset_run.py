@@ -332,6 +332,15 @@ def test_a_folder_with_anything_else_in_it_is_left_alone(deployment, orders) -> 
     assert [path.name for path in Path("out").iterdir()] == ["thesis.txt"]
 
 
+def test_a_restart_removes_nothing_where_it_cannot_begin(deployment, orders) -> None:
+    run(deployment, orders)
+    Path("out/thesis.txt").write_text("mine")
+    before = content()
+    with pytest.raises(errors.ResumeError, match=r"thesis\.txt"):
+        run(deployment, orders, restart=True)
+    assert content() == before
+
+
 def test_a_second_run_into_the_same_folder_is_refused(deployment, orders, memory) -> None:
     memory.gate.clear()
     failed: list[BaseException] = []
