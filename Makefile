@@ -62,8 +62,8 @@ bench-executor: $(BENCH_STAMP) ## The local executor beside the raw runtime and 
 bench-optimize: $(BENCH_STAMP) ## What the optimiser finds for digits, trees and a sentence-embedding model
 	@HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/bench_optimize.py --table --record docs/reference/optimisation-results
 
-bench-server: $(BENCH_STAMP) ## The server beside FastAPI tuned by hand (needs wrk)
-	@cd tests/benchmarks && ../../$(BIN)/python bench_server.py
+bench-server: $(BENCH_STAMP) ## The server beside FastAPI tuned by hand and packaged peers, each in a venv of its own (needs wrk)
+	@cd tests/benchmarks && ../../$(BIN)/python bench_server.py --rounds 3 --kill --table --chart ../../docs/architecture/server.png
 
 bench-convert: $(STAMP) ## Seconds of a conversion with its certificate, once the framework is imported
 	@$(BIN)/python tests/benchmarks/bench_convert.py
