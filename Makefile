@@ -57,7 +57,7 @@ $(BENCH_STAMP): $(STAMP)
 	@touch $(BENCH_STAMP)
 
 bench-executor: $(BENCH_STAMP) ## The local executor beside the raw runtime and Python's own pools
-	@cd tests/benchmarks && ../../$(BIN)/python bench_executor.py --chart ../../docs/architecture/executor.png
+	@cd tests/benchmarks && ../../$(BIN)/python bench_executor.py --record ../../docs/architecture/executor-results
 
 bench-optimize: $(BENCH_STAMP) ## What the optimiser finds for digits, trees and a sentence-embedding model
 	@HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/bench_optimize.py --table --record docs/reference/optimisation-results

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import multiprocessing
 import os
@@ -23,20 +22,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import executor_results
 import numpy as np
+from executor_life import lifecycle
+from executor_results import COPY, EXECUTOR, ONE, POOL, RAW, RAW_PAIR, RAW_PAIR_ARRAY, TWO, Medians
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from modelserve.runtime import PoolSettings, WorkerPool
-
 console = Console(width=110)
-
-# Figures that are no column of the table, but what a ratio is made of.
-RAW_PAIR = "two raw processes at once, requests/s"
-RAW_PAIR_ARRAY = "two raw processes at once, half of the array each, rows/s"
-COPY = "one copy of a row in memory, µs"
-_HIDDEN = {RAW_PAIR, RAW_PAIR_ARRAY, COPY}
+_ARRAYS = 5
 
 
 @dataclass
@@ -60,7 +55,7 @@ class Contender:
     figures: dict[str, list[float]] = field(default_factory=dict)
 
 
-def cases(names: list[str], folder: Path) -> list[Case]:
+def cases(names: list[str]) -> list[Case]:
     """The models of the facts: tiny, MLP, transformer (6 layers of 384, 64 tokens), image (3x224x224)."""
     from executor_models import MODELS
 
@@ -82,12 +77,12 @@ def contenders(case: Case) -> list[Contender]:
     bundle = Bundle.open(case.path)
     session = load(bundle.model_path)
     model = str(bundle.model_path)
-    found = [Contender("raw onnxruntime", lambda rows: session.run(None, {case.input: rows}))]
-    for workers in (1, 2):
+    found = [Contender(RAW, lambda rows: session.run(None, {case.input: rows}))]
+    for workers, name in ((1, ONE), (2, TWO)):
         deployment = ms.Model(bundle).serve(workers=workers, name=f"{case.name}-{workers}")
         found.append(
             Contender(
-                f"modelserve, {workers} worker{'s' * (workers > 1)}",
+                name,
                 deployment.predict,
                 deployment.apredict,
                 deployment.close,
@@ -101,7 +96,7 @@ def contenders(case: Case) -> list[Contender]:
 
     found.append(
         Contender(
-            "ProcessPoolExecutor, 2",
+            EXECUTOR,
             lambda rows: executor.submit(run, case.input, rows).result(),
             in_executor,
             executor.shutdown,
@@ -110,7 +105,7 @@ def contenders(case: Case) -> list[Contender]:
     pool = spawn.Pool(2, start_worker, (model,))
     found.append(
         Contender(
-            "multiprocessing.Pool, 2",
+            POOL,
             lambda rows: pool.apply(run, (case.input, rows)),
             None,
             pool.terminate,
@@ -193,11 +188,19 @@ def many_tasks(contender: Contender, row: np.ndarray, seconds: float, callers: i
     return asyncio.run(ask_all())
 
 
-def big_array(contender: Contender, rows: np.ndarray) -> float:
-    """Rows per second of one large array."""
-    start = time.perf_counter()
-    contender.call(rows)
-    return len(rows) / (time.perf_counter() - start)
+def big_array(call: Callable[[np.ndarray], Any], rows: np.ndarray) -> float:
+    """Rows per second of one large array, median of five: the first finds memory that was never touched."""
+    taken = []
+    for _ in range(_ARRAYS):
+        start = time.perf_counter()
+        call(rows)
+        taken.append(time.perf_counter() - start)
+    return len(rows) / statistics.median(taken)
+
+
+def raced_array(race: Callable[[np.ndarray, float], list[tuple[int, float]]], rows: np.ndarray) -> float:
+    """The same by two raw processes at once, half of it each; the slower one counts."""
+    return len(rows) / statistics.median(max(taken for _, taken in race(rows, 0)) for _ in range(_ARRAYS))
 
 
 def copy_time(rows: np.ndarray) -> float:
@@ -228,11 +231,10 @@ def measure(case: Case, rounds: int, seconds: float) -> list[Contender]:
                         note(f"{callers} tasks, requests/s", []).append(
                             many_tasks(contender, case.row, seconds, callers)
                         )
-                note("one array, rows/s", []).append(big_array(contender, case.big))
+                note("one array, rows/s", []).append(big_array(contender.call, case.big))
                 if contender.race is not None:
                     note(RAW_PAIR, []).append(sum(n / s for n, s in contender.race(case.row, seconds)))
-                    slowest = max(taken for _, taken in contender.race(case.big, 0))
-                    note(RAW_PAIR_ARRAY, []).append(len(case.big) / slowest)
+                    note(RAW_PAIR_ARRAY, []).append(raced_array(contender.race, case.big))
             copied.append(copy_time(case.row))
     finally:
         for contender in found:
@@ -240,207 +242,39 @@ def measure(case: Case, rounds: int, seconds: float) -> list[Contender]:
     return found
 
 
-def show(case: Case, found: list[Contender]) -> None:
-    raw = statistics.median(found[0].figures["one caller, p50 µs"])
-    table = Table(title=f"{case.name}: {case.row.nbytes:,} bytes a row", box=box.SIMPLE_HEAD)
-    headings = list(
-        dict.fromkeys(heading for contender in found for heading in contender.figures if heading not in _HIDDEN)
-    )
-    table.add_column("")
-    for heading in headings:
-        table.add_column(heading.replace(", ", "\n"), justify="right")
-    table.add_column("adds to raw\nµs", justify="right")
-    for contender in found:
-        cells = [f"{statistics.median(contender.figures[h]):,.0f}" if h in contender.figures else "" for h in headings]
-        adds = statistics.median(contender.figures["one caller, p50 µs"]) - raw
-        table.add_row(contender.name, *cells, f"{adds:,.1f}" if contender is not found[0] else "")
-    console.print(table)
-
-
-def ratios(case: Case, found: list[Contender]) -> list[tuple[str, float]]:
-    """What the targets are about, each as a ratio within this run."""
-    by_name = {contender.name: contender for contender in found}
-
-    def median(name: str, figure: str) -> float:
-        return statistics.median(by_name[name].figures[figure])
-
-    raw = median("raw onnxruntime", "one caller, p50 µs")
-    added = {name: median(name, "one caller, p50 µs") - raw for name in by_name if name != "raw onnxruntime"}
-    best = max(median(name, "64 tasks, requests/s") for name in by_name if name.startswith("modelserve"))
-    return [
-        (
-            f"{case.name}: ProcessPoolExecutor adds / modelserve adds",
-            added["ProcessPoolExecutor, 2"] / added["modelserve, 2 workers"],
-        ),
-        (
-            f"{case.name}: 64 tasks, modelserve / ProcessPoolExecutor",
-            best / median("ProcessPoolExecutor, 2", "64 tasks, requests/s"),
-        ),
-        (
-            f"{case.name}: one array, modelserve with 2 workers / two raw processes at once",
-            median("modelserve, 2 workers", "one array, rows/s") / median("multiprocessing.Pool, 2", RAW_PAIR_ARRAY),
-        ),
-        (
-            f"{case.name}: 64 tasks, modelserve with 2 workers / two raw processes at once",
-            median("modelserve, 2 workers", "64 tasks, requests/s") / median("multiprocessing.Pool, 2", RAW_PAIR),
-        ),
-        (
-            f"{case.name}: modelserve adds / (3 copies of a row + 40 µs)",
-            added["modelserve, 2 workers"] / (3 * median("raw onnxruntime", COPY) + 40),
-        ),
-    ]
-
-
-def lifecycle() -> list[tuple[str, str]]:
-    """Start, replacement, memory of a further worker."""
-    import signal
-
-    from executor_models import MODELS
-
-    import modelserve as ms
-    from modelserve.wire import encode_request
-
-    bundle, row, _ = MODELS["tiny"]()
-    starts, replaced = [], []
-    for _ in range(5):
-        start = time.perf_counter()
-        with ms.Model(bundle).serve(workers=1) as deployment:
-            deployment.predict(row)
-            starts.append(time.perf_counter() - start)
-    pool = WorkerPool(bundle, workers=1)
-    for _ in range(10):
-        victim = pool.status().workers[0].pid
-        os.kill(victim, signal.SIGKILL)
-        start = time.perf_counter()
-        pool.submit(encode_request({bundle.signature.inputs[0].name: row}), 1).result()
-        replaced.append(time.perf_counter() - start)
-        while pool.status().ready != 1:
-            time.sleep(0.001)
-    pool.close()
-    return [
-        ("serve() to first answer, tiny, median of 5", f"{statistics.median(starts) * 1e3:.0f} ms"),
-        ("kill -9 of the only worker to the next answer, median of 10", f"{statistics.median(replaced) * 1e3:.1f} ms"),
-        *memory("large transformer, forked", "large", PoolSettings()),
-        *memory("large transformer, 2 threads, mapped", "large", PoolSettings(threads=2)),
-        *memory("large transformer, spawned, mapped", "large", PoolSettings(start="spawn")),
-        *memory("forest of 800 trees, forked", "forest", PoolSettings()),
-    ]
-
-
-def memory(label: str, model: str, settings: PoolSettings) -> list[tuple[str, str]]:
-    """Proportional memory of each further worker (PSS), and its latency beside a plain session's."""
-    from executor_models import MODELS
-
-    from modelserve.session import Session
-    from modelserve.wire import encode_request
-
-    bundle, row, _ = MODELS[model]()
-    name = bundle.signature.inputs[0].name
-    pool = WorkerPool(bundle, workers=1, settings=settings)
-
-    def ask_all() -> None:
-        pending = [pool.submit(encode_request({name: row}), len(row)) for _ in range(8)]
-        for one in pending:
-            one.result()
-
-    def total() -> float:
-        for _ in range(4):
-            ask_all()
-        return sum(map(pss, descendants())) / 1e6  # the zygote's share counts, too
-
-    sums = {1: total()}
-    for workers in (2, 4):
-        pool.scale(workers)
-        sums[workers] = total()
-    pool.scale(1)
-    session = Session(bundle, threads=settings.threads)
-    ours, plain = [], []
-    for _ in range(15):
-        start = time.perf_counter()
-        pool.submit(encode_request({name: row}), len(row)).result()
-        ours.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        session.run({name: row})
-        plain.append(time.perf_counter() - start)
-    pool.close()
-    each = (sums[4] - sums[1]) / 3
-    return [
-        (f"{label}: model on disk", f"{bundle.size_bytes / 1e6:.0f} MB"),
-        (f"{label}: each further worker (PSS, from 1 to 4)", f"{each:.1f} MB"),
-        (
-            f"{label}: speed of a plain session / of the worker",
-            f"{statistics.median(plain) / statistics.median(ours):.2f}",
-        ),
-    ]
-
-
-def descendants() -> list[int]:
-    """All processes below this one."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return sorted(found - {os.getpid()})
-
-
-def pss(pid: int) -> float:
-    """Proportional memory of a process, in bytes."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0.0
-
-
-def chart(results: dict[str, list[Contender]], into: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, len(results), figsize=(4.2 * len(results), 3.4), layout="constrained")
-    for axis, (name, found) in zip(np.atleast_1d(axes), results.items(), strict=True):
-        shown = [contender for contender in found if "64 tasks, requests/s" in contender.figures]
-        values = [statistics.median(contender.figures["64 tasks, requests/s"]) for contender in shown]
-        colours = ["#1f6f8b" if contender.name.startswith("modelserve") else "#b0b0b0" for contender in shown]
-        bars = axis.barh([contender.name for contender in shown], values, color=colours)
-        axis.bar_label(bars, [f"{value:,.0f}" for value in values], padding=3, fontsize=8)
-        axis.set_title(name, fontsize=10)
-        axis.set_xlim(0, max(values) * 1.25)
-        axis.invert_yaxis()
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("Requests per second, 64 asyncio callers, one row each", fontsize=11)
-    figure.savefig(into, dpi=150)
+def medians(found: list[Contender]) -> Medians:
+    """Of the rounds."""
+    return {one.name: {name: statistics.median(values) for name, values in one.figures.items()} for one in found}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", default="tiny,mlp,transformer,image")
+    parser.add_argument("--models", default="tiny,mlp,transformer,image", help="empty for none")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.6)
-    parser.add_argument("--chart", type=Path, help="write the chart as PNG")
+    parser.add_argument(
+        "--life", action=argparse.BooleanOptionalAction, default=True, help="start, replacement, memory"
+    )
+    parser.add_argument("--record", type=Path, metavar="STEM", help="write STEM.json, STEM.md and STEM.png")
     arguments = parser.parse_args()
     logging.getLogger("modelserve").setLevel(logging.ERROR)  # the workers killed below are meant to be
-    results: dict[str, list[Contender]] = {}
-    found_ratios: list[tuple[str, float]] = []
+    found: dict[str, dict[str, Any]] = {"models": {}, "life": {}}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MODELSERVE_HOME"] = folder
-        for case in cases(arguments.models.split(","), Path(folder)):
-            results[case.name] = measure(case, arguments.rounds, arguments.seconds)
-            show(case, results[case.name])
-            found_ratios += ratios(case, results[case.name])
+        for case in cases([name for name in arguments.models.split(",") if name]):
+            result = medians(measure(case, arguments.rounds, arguments.seconds))
+            found["models"][case.name] = result
+            executor_results.show(console, f"{case.name}: {case.row.nbytes:,} bytes a row", result)
         table = Table(title="Ratios within this run", box=box.SIMPLE_HEAD, show_header=False)
-        for name, value in found_ratios:
-            table.add_row(name, f"{value:.2f}")
-        for name, text in lifecycle():
-            table.add_row(name, text)
+        for name, result in found["models"].items():
+            for label, (value, target) in executor_results.ratios(result).items():
+                table.add_row(f"{name}: {label}", f"{value:.2f}", target)
+        for label, text in lifecycle() if arguments.life else ():
+            found["life"][label] = text
+            table.add_row(label, text)
         console.print(table)
-    if arguments.chart:
-        chart(results, arguments.chart)
+    if arguments.record:
+        executor_results.record(arguments.record, found)
 
 
 # ProcessPoolExecutor, multiprocessing.Pool and loky import this file anew in their workers.

@@ -617,7 +617,7 @@ class TestDeaths:
     ) -> None:
         pool = WorkerPool(models.linear(), workers=1, settings=PoolSettings(start=start))
         try:
-            launcher = type(pool._crew._launcher)
+            launcher = type(pool._roster.current._launcher)
 
             def refuse(*_: Any) -> Any:
                 raise OutOfMemoryError("No worker process could be started: no memory.")

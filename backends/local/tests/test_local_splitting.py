@@ -32,7 +32,7 @@ def wait_until_known(deployment: ms.Deployment) -> int:
 
 def test_a_large_array_uses_every_worker_and_keeps_its_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MODELSERVE_HOME", str(tmp_path))
-    monkeypatch.setattr("modelserve.runtime.pool.usable_cores", lambda: 2)
+    monkeypatch.setattr("modelserve.runtime.roster.usable_cores", lambda: 2)
     bundle = models.slow()
     with ms.Model(bundle).serve(workers=2) as deployment:
         rows = max(64, 2 * wait_until_known(deployment))

@@ -117,6 +117,11 @@ def usual(before: float, now: float, *, rise: float = 1.125) -> float:
     return before + (now - before) / 4 if now < before else min(now, before * rise)
 
 
+def usual_ns(before_ns: int, elapsed_ns: int, *, rise: float = 1.125) -> int:
+    """The same in whole nanoseconds; 0 stands for nothing known yet."""
+    return math.ceil(usual(before_ns, elapsed_ns, rise=rise)) if before_ns else elapsed_ns
+
+
 class Slicing:
     """Whether a large request is cheaper whole or in slices: measured for its size, and the cheaper one kept.
 

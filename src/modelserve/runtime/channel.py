@@ -61,6 +61,11 @@ def fence() -> None:
             pass
 
 
+def body_offset(offset: int, header_bytes: int) -> int:
+    """Where the body lies behind a header: at the next multiple of 64, so that tensors are aligned."""
+    return (offset + header_bytes + 63) & ~63
+
+
 class Submission(NamedTuple):
     """One request. Offsets and sizes in bytes; `deadline_ns` on the monotonic clock."""
 

@@ -10,11 +10,9 @@ All of it runs in the supervisor's thread; what touches the dispatcher takes the
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -24,20 +22,16 @@ from typing import Any
 from modelserve import wire
 from modelserve.errors import ModelServeError, OutOfMemoryError, WorkerStartError
 from modelserve.runtime import messages, usage
-from modelserve.runtime.bell import Bell
-from modelserve.runtime.channel import Sender
-from modelserve.runtime.dispatch import Dispatcher, Lane
+from modelserve.runtime.dispatch import Dispatcher
+from modelserve.runtime.hiring import BackOff, hire
 from modelserve.runtime.launch import Launcher, cause
-from modelserve.runtime.member import KEPT_LINES, Member, Stage, Surroundings
+from modelserve.runtime.member import KEPT_LINES, Member, Stage, Surroundings, close_both
+from modelserve.runtime.stalls import why_to_end
 
 _log = logging.getLogger(__name__)
 
 _SHOWN_LINES = 20
-_FAILED_STARTS = 3
-_FIRST_BACK_OFF_S = 0.1
-_LONGEST_BACK_OFF_S = 5.0
 _CAUSE_WAIT_S = 0.3
-_STALL_S = 3.0
 
 
 class Crew:
@@ -71,8 +65,7 @@ class Crew:
         self._load = load
         self._descriptors = list(descriptors)
         self._curve: list[float] = []
-        self._failed_starts = 0
-        self._hire_after = 0.0
+        self._back_off = BackOff()
         self._memory_kills = usage.out_of_memory_kills()
 
     # Asked for by the pool, in the supervisor's thread.
@@ -86,8 +79,7 @@ class Crew:
         """Have this many; those too many finish what lies before them first."""
         self.wanted = workers
         self.shortage = None
-        self._failed_starts = 0
-        self._hire_after = 0.0
+        self._back_off.reset()
         staying = [member for member in self.members if member.stage is not Stage.RETIRING]
         spare = sorted(staying, key=lambda member: (member.stage is Stage.READY, len(member.lane.outstanding)))
         for member in spare[: max(0, len(staying) - workers)]:
@@ -117,8 +109,8 @@ class Crew:
                     self._bury(member)
             elif member.retire_by is not None and now > member.retire_by:
                 self._kill(member, "it did not finish in time to be let go")
-            else:
-                self._watch_progress(member, now)
+            elif why := why_to_end(member, now, self._pool.run_timeout_s):
+                self._kill(member, why)
         self.settle()
         self._hire_wanted()
 
@@ -146,7 +138,7 @@ class Crew:
     # Hiring.
 
     def _hire_wanted(self) -> None:
-        if self.failure is not None or time.monotonic() < self._hire_after:
+        if self.failure is not None or not self._back_off.is_over:
             return
         staying = sum(member.stage is not Stage.RETIRING and member.lost_at is None for member in self.members)
         for _ in range(staying, self.wanted):
@@ -158,49 +150,16 @@ class Crew:
 
     def _hire(self) -> None:
         pool = self._pool
-        if not pool.slots:
-            raise WorkerStartError("No more workers fit into this pool. Scale to fewer.")
-        slot = pool.slots.pop()
-        bell = Bell.create()
-        control, theirs = socket.socketpair()
-        errors, write_errors = os.pipe()
-        os.set_blocking(errors, False)
-        try:
-            lane = Lane(Sender(pool.view, slot, bell))
-            handle = self._launcher.start(theirs, write_errors)
-        except BaseException:
-            _close_both(control, errors)
-            pool.slots.add(slot)
-            raise
-        finally:
-            theirs.close()
-            os.close(write_errors)
-        member = Member(slot, control, errors, bell, handle, lane, self._place())
+        learnt = {"load": self._load, "curve": self._curve}
+        member = hire(pool, self._launcher, self._place(), learnt, self._descriptors)
         self.members.append(member)
-        self._order(member)
-        pool.supervisor.watch(control, lambda: self._hear(member))
-        pool.supervisor.watch(errors, lambda: self._read_errors(member))
+        pool.supervisor.watch(member.control, lambda: self._hear(member))
+        pool.supervisor.watch(member.errors, lambda: self._read_errors(member))
 
     def _place(self) -> Sequence[int]:
         """The processors to keep to: those that fewest others keep to."""
         taken = [member.place for member in self.members]
         return min(self._pool.places, key=taken.count)
-
-    def _order(self, member: Member) -> None:
-        pool = self._pool
-        order = {
-            "slot": member.slot,
-            "arena_bytes": pool.arena_bytes,
-            "load": self._load,
-            "curve": self._curve,
-            "may_spin": pool.may_spin,
-            "latency_budget_s": pool.latency_budget_s,
-            "cores": list(member.place),
-        }
-        bells = [member.bell.ring_descriptor, member.bell.wait_descriptor]
-        bells += [pool.answer_bell.ring_descriptor, pool.answer_bell.wait_descriptor]
-        with contextlib.suppress(OSError):  # dead already: its control socket says so in a moment
-            messages.send(member.control, order, [pool.arena_descriptor, *bells, *self._descriptors])
 
     # Hearing.
 
@@ -217,7 +176,7 @@ class Crew:
             self._give_up(wire.decode_error(message["failed"].encode()))
 
     def _welcome(self, member: Member, news: Mapping[str, Any]) -> None:
-        self._failed_starts = 0
+        self._back_off.reset()
         self._curve = news["curve"] or self._curve
         if member.stage is not Stage.STARTING:
             return
@@ -316,13 +275,10 @@ class Crew:
         return cause(code)
 
     def _start_failed(self, what: str, error: ModelServeError | None = None) -> None:
-        self._failed_starts += 1
-        self._hire_after = time.monotonic() + min(
-            _FIRST_BACK_OFF_S * 2 ** (self._failed_starts - 1), _LONGEST_BACK_OFF_S
-        )
-        if self._failed_starts < _FAILED_STARTS:
+        self._back_off.note_failure()
+        if not self._back_off.is_hopeless:
             return
-        reason = error or WorkerStartError(f"{what} Tried {self._failed_starts} times.{self.last_words()}")
+        reason = error or WorkerStartError(f"{what} Tried {self._back_off.failed_starts} times.{self.last_words()}")
         if self.ready:
             # Those who are there go on; whoever asked for more is told.
             self.shortage = reason
@@ -334,21 +290,6 @@ class Crew:
         self.failure = error
         self._pool.give_up(self, error)
         self._tell()
-
-    def _watch_progress(self, member: Member, now: float) -> None:
-        lane = member.lane
-        if not lane.outstanding and member.stage is not Stage.STARTING:
-            member.stalled_at = None
-            return
-        running, since_ns = lane.sender.running()
-        if running and now - since_ns / 1e9 > self._pool.run_timeout_s:
-            self._kill(member, f"was ended after running for {self._pool.run_timeout_s:g} s")
-        elif (lane.outstanding and lane.sender.untouched() and not running) or _is_stopped(member.handle.pid):
-            member.stalled_at = member.stalled_at or now
-            if now - member.stalled_at > _STALL_S:
-                self._kill(member, f"was ended because it did nothing for {_STALL_S:g} s")
-        else:
-            member.stalled_at = None
 
     def _kill(self, member: Member, why: str) -> None:
         member.killed_for = why
@@ -384,24 +325,10 @@ class Crew:
             self._pool.supervisor.unwatch(source)
         if member.stage is Stage.STARTING:
             member.handle.kill()
-        _close_both(member.control, member.errors)
+        close_both(member.control, member.errors)
         member.handle.forget()
         self._pool.slots.add(member.slot)
 
     def _tell(self) -> None:
         with self._pool.changed:
             self._pool.changed.notify_all()
-
-
-def _is_stopped(pid: int | None) -> bool:
-    """Whether somebody stopped the process (SIGSTOP); only known where /proc is."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  # read often, kept cheap
-            return file.read().rpartition(b")")[2].split()[0] == b"T"
-    except (OSError, IndexError):
-        return False
-
-
-def _close_both(control: socket.socket, errors: int) -> None:
-    control.close()
-    os.close(errors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections import deque
@@ -69,3 +70,9 @@ class Surroundings:
     changed: threading.Condition
     poisoned: Callable[[Sequence[Pending], str], list[Pending]]
     give_up: Callable[[Crew, ModelServeError], None]
+
+
+def close_both(control: socket.socket, errors: int) -> None:
+    """Close our ends of a worker's socket and pipe."""
+    control.close()
+    os.close(errors)

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from modelserve import wire
 from modelserve.errors import DeadlineError, ModelServeError
-from modelserve.runtime.channel import EXPIRED, FAILED
-from modelserve.runtime.worker import body_offset
+from modelserve.runtime.channel import EXPIRED, FAILED, body_offset
 from modelserve.wire import Reply
 
 if TYPE_CHECKING:
     from modelserve.runtime.listener import Listener
     from modelserve.runtime.memory import Arena
 
-#: Replys up to this size are copied out; larger ones are lent: arrays lie in the shared memory until they are gone.
+#: Replies up to this size are copied out; larger ones are lent: arrays lie in the shared memory until they are gone.
 LENT_FROM_BYTES = 64 << 10
 
 

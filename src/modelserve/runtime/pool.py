@@ -15,10 +15,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import threading
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 
 from modelserve.bundle import Bundle, LiveCallable
 from modelserve.errors import (
@@ -26,27 +24,21 @@ from modelserve.errors import (
     ForkedProcessError,
     InvalidScaleError,
     ModelChangedError,
-    ModelServeError,
     OverloadedError,
-    WorkerStartError,
 )
 from modelserve.runtime import usage
 from modelserve.runtime.autoscale import Autoscaler
 from modelserve.runtime.bell import Bell
 from modelserve.runtime.channel import RESERVED_BYTES, SLOTS, Alarm
-from modelserve.runtime.cores import places, usable_cores
 from modelserve.runtime.crew import Crew
 from modelserve.runtime.dispatch import Dispatcher, Lane
 from modelserve.runtime.listener import Listener
-from modelserve.runtime.loading import launcher_maker, load_order
-from modelserve.runtime.member import Surroundings
 from modelserve.runtime.memory import Arena
 from modelserve.runtime.pending import Pending
 from modelserve.runtime.placement import Placement
-from modelserve.runtime.quarantine import Quarantine, poison
+from modelserve.runtime.quarantine import poison
+from modelserve.runtime.roster import IDLE_TICK_S, Roster
 from modelserve.runtime.settings import PoolSettings, PoolStatus, WorkerStatus
-from modelserve.runtime.supervisor import Supervisor
-from modelserve.runtime.worker import body_offset
 from modelserve.wire import Message
 
 # A request whose workers died this often while they ran nothing else is what kills them.
@@ -84,45 +76,25 @@ class WorkerPool:
     ) -> None:
         self.settings = settings or PoolSettings()
         self._home = _generation
-        self._lock = threading.Lock()
         self._closed = False
-        self._ended = False
-        #: Rows above which one request is answered sooner in parts by all workers; None where it never is.
-        self.split_rows: int | None = None
-        self._quarantine = Quarantine()
-        self._changed = threading.Condition()
-        self._autoscaler: Autoscaler | None = None
-        self._cores = usable_cores()
         limit_bytes = self.settings.max_bytes or usage.memory_limit_bytes() // 4
         self._arena = Arena(reserved_bytes=RESERVED_BYTES, limit_bytes=limit_bytes)
         self._bell = Bell.create()
         self._listener = Listener(self._bell, Alarm(self._arena.view), self._collect, self._has_answers, self._spin_ns)
         self._placement = Placement(self._arena, self._listener)
-        self._supervisor = Supervisor(self._tick)
-        self._pool = Surroundings(
-            supervisor=self._supervisor,
-            lock=self._lock,
-            view=self._arena.view,
-            arena_descriptor=self._arena.descriptor,
-            arena_bytes=len(self._arena.mapping),
-            answer_bell=self._bell,
-            slots=set(range(SLOTS)),
-            run_timeout_s=self.settings.timeout_s,
-            latency_budget_s=self.settings.latency_budget_s,
-            places=places(self.settings.threads) if self.settings.pin else [()],
-            may_spin=self._cores > 1,
-            changed=self._changed,
-            poisoned=self._poisoned,
-            give_up=self._fail_queue,
-        )
-        self._crews: list[Crew] = []
-        self._supervisor.start()
+        self._roster = Roster(self.settings, self._arena, self._bell, self._listener, self._look)
+        self._lock = self._roster.lock
         try:
-            self._crew = self._raise_crew(servable)
+            self._roster.open(servable)
             self.scale(workers)
         except BaseException:
             self.close(drain_s=0)
             raise
+
+    @property
+    def split_rows(self) -> int | None:
+        """Rows above which one request is answered sooner in parts by all workers; None where it never is."""
+        return self._roster.split_rows
 
     # Requests.
 
@@ -141,14 +113,15 @@ class WorkerPool:
             DeploymentClosedError, ForkedProcessError, WorkerStartError: nobody is there to answer.
         """
         self._check_usable()
-        how = self._quarantine.why(message)
+        roster = self._roster
+        how = roster.quarantine.why(message)
         if how is not None:
             raise poison(how)
         pending = self._placement.place(message, rows, self.settings.timeout_s if timeout_s is None else timeout_s)
         with self._lock:
-            if self._ended:
+            if roster.ended:
                 raise DeploymentClosedError("The workers were closed. Serve the model again.")
-            crew = self._crew
+            crew = roster.current
             if digest is not None and digest != crew.digest:
                 raise ModelChangedError("The model was updated after this request was read. Read it again.")
             dispatcher = crew.dispatcher
@@ -158,11 +131,11 @@ class WorkerPool:
         if lane is not None:
             lane.sender.wake()
         elif crew.failure is not None:
-            self._fail_queue(crew, crew.failure)
+            roster.fail_queue(crew, crew.failure)
         elif not crew.wanted:
-            self._supervisor.post(self._wake)
-        if pending.timeout_s < _IDLE_TICK_S * 2:
-            self._supervisor.post(_nothing)
+            roster.wake()
+        if pending.timeout_s < IDLE_TICK_S * 2:
+            roster.look_at_the_clock()
         return pending
 
     def _overloaded(self, dispatcher: Dispatcher) -> OverloadedError:
@@ -188,7 +161,7 @@ class WorkerPool:
         woken: list[Lane] = []
         drained = False
         with self._lock:
-            for crew in self._crews:
+            for crew in self._roster.crews:
                 dispatcher = crew.dispatcher
                 for lane in dispatcher.lanes:
                     if not lane.sender.has_answers():
@@ -204,13 +177,19 @@ class WorkerPool:
             lane.sender.wake()
         for pending in answered:
             pending.notify(here)
-        if here is not None or len(self._crews) > 1:
+        if here is not None or len(self._roster.crews) > 1:
             self._listener.nudge()
         if drained:
-            self._supervisor.post(self._settle_all)
+            self._roster.settle()
+
+    def _look(self) -> None:
+        """Hand out what nobody else is there to hand out."""
+        if self._has_answers():
+            self._collect(None)
+            self._listener.nudge()
 
     def _has_answers(self) -> bool:
-        return any(lane.sender.has_answers() for crew in self._crews for lane in crew.dispatcher.lanes)
+        return any(lane.sender.has_answers() for crew in self._roster.crews for lane in crew.dispatcher.lanes)
 
     def _fetch(self, crew: Crew, lane: Lane, pending: Pending, needed: int, answered: list[Pending]) -> None:
         """The answer is larger than was thought: have the worker write it where there is room."""
@@ -227,7 +206,8 @@ class WorkerPool:
     def _spin_ns(self, pending: Pending) -> int:
         """A lone caller of a quick model looks again and again: the answer comes sooner than a sleeper wakes."""
         lane = pending.lane
-        if lane is None or self._cores < 2 or len(self._crews) > 1 or self._crew.dispatcher.inflight > 1:
+        roster = self._roster
+        if lane is None or roster.cores < 2 or len(roster.crews) > 1 or roster.current.dispatcher.inflight > 1:
             return 0
         sender = lane.sender
         service_ns = sender.service_ns
@@ -246,24 +226,13 @@ class WorkerPool:
         self._check_usable()
         if not isinstance(workers, int) or isinstance(workers, bool) or not 0 <= workers <= SLOTS // 2:
             raise InvalidScaleError(f"Workers must be a whole number from 0 to {SLOTS // 2}, got {workers!r}.")
-        self._autoscaler = None
-        crew = self._crew
-        before = crew.wanted
-        self._supervisor.call(lambda: crew.resize(workers, drain_s=self.settings.drain_s))
-        try:
-            self._await_ready(crew, workers, timeout_s)
-        except ModelServeError:
-            if crew.failure is None:  # as it was before, rather than half-way
-                self._supervisor.call(lambda: crew.resize(min(before, workers), drain_s=self.settings.drain_s))
-            raise
+        self._roster.resize(workers, timeout_s)
 
     def autoscale(self, minimum: int, maximum: int, target_inflight: float) -> None:
         """Have between `minimum` and `maximum` workers, so that each has about `target_inflight` requests under way."""
         self._check_usable()
-        start = min(max(minimum, self._crew.wanted), maximum)
-        self.scale(start)
-        self._autoscaler = Autoscaler(minimum, maximum, target_inflight)
-        self._supervisor.post(_nothing)
+        self.scale(min(max(minimum, self._roster.current.wanted), maximum))
+        self._roster.autoscale(Autoscaler(minimum, maximum, target_inflight))
 
     def update(
         self,
@@ -281,36 +250,23 @@ class WorkerPool:
             ModelServeError: the new model could not be loaded; the old one goes on answering.
         """
         self._check_usable()
-        old = self._crew
-        new = self._raise_crew(servable)
-        workers = max(old.wanted, 1)
-        try:
-            self._supervisor.call(lambda: new.resize(workers, drain_s=0))
-            self._await_ready(new, workers, timeout_s)
-        except BaseException:
-            self._supervisor.call(lambda: self._discard(new, "The update failed."))
-            raise
-        with self._lock:
-            self._crew = new
-            if switched is not None:
-                switched()
-        self._supervisor.call(lambda: old.leave(drain_s=self.settings.drain_s))
+        self._roster.update(servable, timeout_s, switched or _nothing)
 
     def status(self) -> PoolStatus:
         """How it is now."""
-        crew = self._crew
+        crew = self._roster.current
         workers = []
         for member in list(crew.members):
             private_bytes, shared_bytes = usage.memory_of(member.handle.pid)
             runs, rows = member.lane.sender.runs_and_rows if not self._closed else (0, 0)
             workers.append(WorkerStatus(member.handle.pid, member.stage, runs, rows, private_bytes, shared_bytes))
         with self._lock:
-            inflight = sum(crew.dispatcher.inflight for crew in self._crews)
+            inflight = sum(crew.dispatcher.inflight for crew in self._roster.crews)
         return PoolStatus(crew.digest, crew.wanted, crew.ready, inflight, crew.restarts, tuple(workers), crew.failure)
 
     def logs(self) -> list[str]:
         """The last lines that workers printed, oldest first."""
-        crew = self._crew
+        crew = self._roster.current
         return [*crew.past_lines, *(line for member in list(crew.members) for line in list(member.lines))]
 
     def close(self, *, drain_s: float | None = None) -> None:
@@ -322,159 +278,14 @@ class WorkerPool:
         while time.monotonic() < end and self._unanswered():
             self._collect(None)
             time.sleep(0.002)
-        self._supervisor.call(self._close_all)
-        self._supervisor.stop()
+        self._roster.close()
         self._listener.close()
         self._arena.close()
 
-    # In the supervisor's thread.
-
-    def _tick(self) -> float:
-        now = time.monotonic()
-        for crew in list(self._crews):
-            crew.tick(now)
-            if crew.leaving and not crew.members and not crew.wanted:
-                self._discard(crew, "The model was updated, and the old one did not finish this request in time.")
-        self._expire(time.monotonic_ns())
-        if self._has_answers():
-            self._collect(None)
-            self._listener.nudge()
-        busy = any(crew.dispatcher.inflight or crew.ready != crew.wanted for crew in self._crews)
-        self._autoscale(now)
-        self.split_rows = self._find_split_rows()
-        return _BUSY_TICK_S if busy or self._autoscaler else _IDLE_TICK_S
-
-    def _find_split_rows(self) -> int | None:
-        # A part costs a wake-up and its share of the copying; it has to save several times that.
-        lanes = [lane for crew in self._crews[-1:] for lane in crew.dispatcher.lanes if lane.open]
-        row_ns = max((lane.sender.row_ns for lane in lanes), default=0)
-        if len(lanes) < 2 or self._cores < 2 or not row_ns:
-            return None
-        return max(2, _WORTH_SPLITTING_NS // row_ns)
-
-    def _autoscale(self, now: float) -> None:
-        if self._autoscaler is None:
-            return
-        crew = self._crew
-        with self._lock:
-            inflight = crew.dispatcher.inflight
-        wanted = self._autoscaler.decide(crew.wanted, inflight, now)
-        if wanted != crew.wanted:
-            crew.resize(wanted, drain_s=self.settings.drain_s)
-
-    def _wake(self) -> None:
-        """A request came while nobody works."""
-        crew = self._crew
-        if not crew.wanted and not self._closed:
-            crew.resize(1, drain_s=0)
-
-    def _settle_all(self) -> None:
-        for crew in list(self._crews):
-            crew.settle()
-
-    def _expire(self, now_ns: int) -> None:
-        late: list[Pending] = []
-        with self._lock:
-            for crew in self._crews:
-                dispatcher = crew.dispatcher
-                waiting = [pending for pending in dispatcher.queue if pending.deadline_ns < now_ns]
-                for pending in waiting:
-                    dispatcher.queue.remove(pending)
-                under_way = (pending for lane in dispatcher.lanes for pending in lane.outstanding.values())
-                late += waiting
-                late += [one for one in under_way if one.deadline_ns < now_ns and not one.answered]
-        for pending in late:
-            if not pending.answered:
-                pending.expire()
-            pending.notify(None)
-        if late:
-            self._listener.nudge()
-
-    def _poisoned(self, suspects: Sequence[Pending], how: str) -> list[Pending]:
-        """Those that may run again; whoever killed too many workers alone is answered with the cause. Lock held."""
-        again = []
-        for pending in suspects:
-            if pending.lonely_deaths < _LONELY_DEATHS:
-                again.append(pending)
-                continue
-            start, header_bytes, body_bytes = pending.entry[1:4]
-            body_at = body_offset(start, header_bytes)
-            view = self._arena.view
-            self._quarantine.add((view[start : start + header_bytes], view[body_at : body_at + body_bytes]), how)
-            pending.fail(poison(how))
-            self._supervisor.post(partial(self._notify, pending))
-        return again
-
-    def _notify(self, pending: Pending) -> None:
-        pending.notify(None)
-        self._listener.nudge()
-
-    def _fail_queue(self, crew: Crew, error: ModelServeError) -> None:
-        """Nobody will come to answer."""
-        with self._lock:
-            waiting = list(crew.dispatcher.queue)
-            crew.dispatcher.queue.clear()
-        for pending in waiting:
-            pending.fail(error)
-            pending.notify(None)
-        self._listener.nudge()
-
-    def _discard(self, crew: Crew, why: str) -> None:
-        """End a crew at once; whoever still waits for it is told why there will be no answer."""
-        with self._lock:
-            left = [pending for lane in crew.dispatcher.lanes for pending in lane.outstanding.values()]
-        self._fail_queue(crew, DeploymentClosedError(why))
-        crew.close()
-        with self._lock:
-            self._crews = [other for other in self._crews if other is not crew]
-        for pending in left:
-            if not pending.answered:
-                pending.fail(DeploymentClosedError(why))
-            pending.notify(None)
-        self._listener.nudge()
-
-    def _close_all(self) -> None:
-        with self._lock:
-            self._ended = True
-        for crew in list(self._crews):
-            self._discard(crew, "The workers were closed before this request was answered.")
-
-    # Crews.
-
-    def _raise_crew(self, servable: Bundle | LiveCallable) -> Crew:
-        """A crew for this model, with nobody hired yet; where the zygote loads the model, it has loaded it."""
-        load, descriptors = load_order(servable, self.settings)
-        try:
-            launcher = launcher_maker(servable, self.settings, load, descriptors)
-            crew = Crew(self._pool, launcher, load, descriptors, servable.digest)
-        except BaseException:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            raise
-        self._supervisor.call(crew.open)
-        with self._lock:
-            self._crews = [*self._crews, crew]
-        return crew
-
-    def _await_ready(self, crew: Crew, workers: int, timeout_s: float) -> None:
-        end = time.monotonic() + timeout_s
-        with self._changed:
-            while crew.ready < workers or len(crew.members) > max(workers, crew.wanted):
-                if crew.failure is not None:
-                    raise crew.failure
-                if crew.shortage is not None:
-                    raise crew.shortage
-                left_s = end - time.monotonic()
-                if left_s <= 0:
-                    raise WorkerStartError(
-                        f"{crew.ready} of {workers} workers were ready after {timeout_s:g} s.{crew.last_words()}"
-                    )
-                self._changed.wait(min(left_s, 0.5))
-
     def _unanswered(self) -> bool:
         with self._lock:
-            return any(crew.dispatcher.inflight for crew in self._crews)
+            return any(crew.dispatcher.inflight for crew in self._roster.crews)
 
 
 def _nothing() -> None:
-    """Posted to make the supervisor look at its clock."""
+    """What happens beside a change that nobody follows."""
