@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 from modelserve.testing import models
 from modelserve.testing.serving import ServerThread, bundle_folder
 
-_SECONDS = 24
+_SECONDS = 60
 
 
 def main() -> None:
@@ -31,7 +31,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as started:
         bundle_folder(Path(folder), digits=models.mlp(), prices=models.linear())
         with ServerThread(models=Path(folder), workers=2) as server:
-            _ask(server.url)
+            asking = threading.Thread(target=_ask, args=(server.url,))
+            asking.start()
+            time.sleep(_SECONDS - 6)
             browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             page = browser.new_page(
                 viewport={"width": 1040, "height": 900}, color_scheme="dark" if chosen.dark else "light"
@@ -42,6 +44,7 @@ def main() -> None:
                 page.wait_for_selector("#answer pre")
             page.screenshot(path=chosen.path, full_page=True)
             browser.close()
+            asking.join()
 
 
 def _ask(url: str) -> None:

@@ -74,9 +74,11 @@ class Server:
         self._history = History(self.repository.served)
         self._metrics = Metrics(self.repository, self._connections, lambda: not self.life.why_not_ready())
         self._traces = traces.from_environment(os.environ, version("modelserve"))
-        # Traces first: the others' lines name what they found.
-        asked = (self._traces, AccessLog() if settings.access_log else None)
-        self._watchers: tuple[Watcher, ...] = (*filter(None, asked), Audit(), self._metrics)
+        self._watchers: list[Watcher] = [Audit(), self._metrics]
+        if settings.access_log:
+            self._watchers.insert(0, AccessLog())
+        if self._traces is not None:  # first: the lines of the others name what it found
+            self._watchers.insert(0, self._traces)
         self.routes = self._routes()
         self.routes += openapi.routes(self.routes, self.repository, version("modelserve"))
         self.routes += self._pages()
@@ -189,7 +191,7 @@ class Server:
             self.life,
             self._access,
             self.settings.limits.body_bytes,
-            self._watchers,
+            tuple(self._watchers),
             tuple(reversed(id_headers)),
         )
 

@@ -164,8 +164,8 @@ class Pages:
             "inflight": served.inflight,
             "restarts": status.restarts,
             "workers": status.workers,
-            "inputs": ", ".join(map(str, served.signature.inputs)),
-            "outputs": ", ".join(map(str, served.signature.outputs)),
+            "inputs": ", ".join(f"{spec.name}: {spec}" for spec in served.signature.inputs),
+            "outputs": ", ".join(f"{spec.name}: {spec}" for spec in served.signature.outputs),
             "digest": served.bundle.digest,
         }
 
