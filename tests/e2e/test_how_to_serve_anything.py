@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "serve-images-and-functions.md"
-IMAGES, FUNCTION = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+IMAGES, FUNCTION, SIGNATURE = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def printed(program: str, folder: Path) -> str:
@@ -27,3 +27,7 @@ def test_a_function_is_served_and_says_why_it_is_not_portable(tmp_path: Path) ->
     out = printed(FUNCTION, tmp_path)
     assert "no portable form" in out
     assert out.splitlines()[-1] == "[1.73205081 1.73205081 1.73205081 1.73205081]"
+
+
+def test_rows_are_made_up_where_only_a_signature_is_given(tmp_path: Path) -> None:
+    assert printed(SIGNATURE, tmp_path).splitlines() == ["float32[batch, 8] -> float32[batch, 2]"]
