@@ -157,7 +157,7 @@ class Checks:
                 f"The account may have {value:g} machines of {self._options.instance_type!r} for endpoints, asked are "
                 f"{wanted}. Ask AWS for more (Service Quotas), or choose another instance_type."
             )
-        return f"{value:g} machines of {self._options.instance_type} may be used, {wanted} are asked for."
+        return f"{value:g} machines of {self._options.instance_type} may be used; asked for: {wanted}."
 
     def _payload(self) -> str:
         bundle, limit = self._servable, REQUEST_BYTES[self._options.mode]

@@ -160,3 +160,8 @@ def test_a_dry_run_shows_the_checks_and_touches_nothing(
     assert [finding.name for finding in plan.findings if finding.verdict is Verdict.REFUSED] == []
     assert "passed         bucket: s3://modelserve-123456789012-eu-west-1" in lines[0]
     assert rehearsal.leftovers() == []
+
+
+def test_a_model_too_large_for_the_machine_is_refused_before(rehearse: Open) -> None:
+    rehearsal = rehearse(mode="serverless", memory_mb=1024, workers=64)
+    assert "Choose a larger memory_mb" in refused(rehearsal)

@@ -47,8 +47,9 @@ td.time { width: 5.5rem; padding-right: 1.25rem; text-align: right; color: var(-
   font-variant-numeric: tabular-nums; white-space: nowrap; }
 .passed { color: var(--passed); } .refused { color: var(--refused); }
 .live_only { color: var(--live); } .skipped { color: var(--skipped); }
-@media (max-width: 40rem) { table, tbody, tr, td { display: block; width: auto !important; border: 0; text-align: left;
-  padding: 0 1.25rem; } tr { padding: .6rem 0; border-top: 1px solid var(--line); } }
+@media (max-width: 40rem) { table, tbody, tr, td { display: block; } td { padding: 0 1.25rem; border: 0; }
+  td:first-child, td.name { width: auto; } td.name { font-weight: 600; } td.time { display: none; }
+  tr { padding: .6rem 0; border-top: 1px solid var(--line); } tr:first-child { border-top: 0; } }
 """
 
 

@@ -35,7 +35,7 @@ _MANIFEST = {
 _ONLY_LIVE = (
     "Whether your credentials, role and network really allow each call (IAM, VPC, KMS are not enforced here).",
     "Whether the account's quota and the region's capacity have room for these machines.",
-    "Minutes: machines, the image's download and an update take some 3 to 10 minutes each there.",
+    "How many minutes AWS takes to find machines, to fetch the image, and to update.",
     "Whether target tracking reaches its target under your traffic.",
     "The price: endpoints bill for as long as they exist.",
 )
