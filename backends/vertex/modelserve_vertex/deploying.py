@@ -8,15 +8,18 @@ and only that. A deploy that outlives its deadline is no failure: it goes on the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from modelserve.backend import Scale, Servable
-from modelserve.backend.journal import Journal
+from modelserve.backend.journal import Entry, Journal
 from modelserve.bundle import Bundle
-from modelserve.errors import ConfigError, ModelServeError, NotSupportedError
+from modelserve.errors import ConfigError, ModelServeError, NotSupportedError, OverloadedError
 from modelserve_vertex import names, operations, requests, traffic
 from modelserve_vertex.canary import hold
+from modelserve_vertex.errors import status_of
 from modelserve_vertex.operations import StillRunningError
 from modelserve_vertex.options import VertexOptions
 from modelserve_vertex.recipe import Recipe
@@ -42,6 +45,7 @@ class Deploying:
         self._options: VertexOptions = recipe.options
         self._deadline = deadline
         self._tell = tell
+        self._made: list[Entry] = []
 
     def standing(self) -> Any | None:
         """The endpoint as it is, once nothing is being done to it any more.
@@ -130,8 +134,11 @@ class Deploying:
         if self._storage.holds(bundle.digest):
             return
         self._tell("Uploading the bundle")
-        journal.will_create("bundle", self._recipe.artifact_uri, lambda: self._storage.remove(bundle.digest))
-        self._storage.put(bundle)
+        undo = partial(self._storage.remove, bundle.digest)
+        entry = journal.will_create("bundle", self._recipe.artifact_uri, undo)
+        self._made.append(entry)
+        if not self._storage.put(bundle):
+            journal.forget(entry)
 
     def _register(self, journal: Journal) -> None:
         model = self._recipe.model
@@ -139,14 +146,14 @@ class Deploying:
         if self._resources.model(model) is not None:
             return
         self._tell("Registering the model")
-        journal.will_create("model", model, lambda: self._resources.remove_model(model))
-        self._resources.upload(requests.upload_model(self._recipe), self._deadline)
+        with self._creating(journal, "model", model, partial(self._resources.remove_model, model)):
+            self._resources.upload(requests.upload_model(self._recipe), self._deadline)
 
     def _create(self, journal: Journal) -> None:
         endpoint = self._recipe.endpoint
         self._tell("Creating the endpoint")
-        journal.will_create("endpoint", endpoint, lambda: self._resources.remove_endpoint(endpoint))
-        self._resources.create(requests.create_endpoint(self._recipe), self._deadline)
+        with self._creating(journal, "endpoint", endpoint, partial(self._resources.remove_endpoint, endpoint)):
+            self._resources.create(requests.create_endpoint(self._recipe), self._deadline)
 
     def _deploy(self, journal: Journal, endpoint: Any | None, scale: Scale, *, wait: bool) -> None:
         recipe = self._recipe
@@ -164,12 +171,29 @@ class Deploying:
     def _start(self, journal: Journal, scale: Scale, standing: dict[str, int]) -> str:
         recipe, options = self._recipe, self._options
         self._tell(f"Deploying to {options.machine_type}: billed from now on, with or without requests, until deleted")
-        deployed = f"{recipe.endpoint} {recipe.deployed_id}"
-        journal.will_create(
-            "deployed model", deployed, lambda: self._resources.undeploy(recipe.endpoint, recipe.deployed_id)
-        )
         split = traffic.first(options.canary_percent, standing)
-        return self._resources.start_deploy(requests.deploy_model(recipe.endpoint, recipe.model, options, scale, split))
+        request = requests.deploy_model(recipe.endpoint, recipe.model, options, scale, split)
+        undo = partial(self._resources.undeploy, recipe.endpoint, recipe.deployed_id)
+        with self._creating(journal, "deployed model", f"{recipe.endpoint} {recipe.deployed_id}", undo):
+            return self._resources.start_deploy(request)
+
+    @contextlib.contextmanager
+    def _creating(self, journal: Journal, kind: str, identity: str, undo: Callable[[], None]) -> Iterator[None]:
+        """Around a creation: written down before it, and left alone where another program was quicker.
+
+        Names are made of what they stand for, so that program may be using everything that this call has made.
+        """
+        self._made.append(journal.will_create(kind, identity, undo))
+        try:
+            yield
+        except ModelServeError as error:
+            if status_of(error.__cause__ or error) != "ALREADY_EXISTS":
+                raise
+            for entry in self._made:
+                journal.forget(entry)
+            raise OverloadedError(
+                f"Another program serves {self._recipe.name!r} at this moment: the {kind} is there now. Serve it again."
+            ) from error
 
 
 def require_bundle(servable: Servable) -> Bundle:

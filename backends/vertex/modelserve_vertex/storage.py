@@ -50,11 +50,15 @@ class BundleStorage:
         with asking(f"Looking for the bundle in {self._place}"):
             return bool(self._blob(digest, MANIFEST).exists(**self._google.reading))
 
-    def put(self, bundle: Bundle) -> None:
-        """Upload the bundle; what is there already stays, being the same."""
-        for name in (*bundle.manifest.files, *bundle.manifest.beside, MANIFEST):
-            with asking(f"Uploading {name} to {self._place}"):
-                self._put_one(bundle, name)
+    def put(self, bundle: Bundle) -> bool:
+        """Upload the bundle; what is there already stays, being the same.
+
+        Returns:
+            Whether it was this call that made it whole.
+        """
+        for name in (*bundle.manifest.files, *bundle.manifest.beside):
+            self._put_one(bundle, name)
+        return self._put_one(bundle, MANIFEST)
 
     def manifest(self, digest: str) -> Manifest:
         """What the bundle of this digest says of itself.
@@ -90,12 +94,17 @@ class BundleStorage:
                 with contextlib.suppress(google_errors.NotFound):
                     blob.delete(**self._google.reading)
 
-    def _put_one(self, bundle: Bundle, name: str) -> None:
-        # Found there: another process' upload of the same, or an earlier one that was broken off behind this file.
-        with contextlib.suppress(google_errors.PreconditionFailed):
-            self._blob(bundle.digest, name).upload_from_filename(
-                str(bundle.path / name), if_generation_match=0, checksum="crc32c", **self._google.reading
-            )
+    def _put_one(self, bundle: Bundle, name: str) -> bool:
+        """Whether it was not there: another process' upload, or an earlier one that was broken off behind this file."""
+        blob = self._blob(bundle.digest, name)
+        with asking(f"Uploading {name} to {self._place}"):
+            try:
+                blob.upload_from_filename(
+                    str(bundle.path / name), if_generation_match=0, checksum="crc32c", **self._google.reading
+                )
+            except google_errors.PreconditionFailed:
+                return False
+            return True
 
     def _blob(self, digest: str, name: str) -> Any:
         return self._google.storage.bucket(self._bucket_name).blob(f"{self._folder}/{digest}/{name}")

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ from modelserve.errors import (
     InputError,
     NotReadyError,
     NotSupportedError,
+    OverloadedError,
     PreflightError,
     QuotaError,
     StartError,
@@ -217,6 +219,27 @@ def test_an_answer_that_takes_longer_than_the_endpoint_allows_is_broken_off(rehe
         timeout=30,
     )
     assert (answer.status_code, answer.json()["error"]["status"]) == (504, "DEADLINE_EXCEEDED")
+
+
+@pytest.mark.long
+def test_programs_that_serve_one_name_at_once_take_nothing_from_each_other(rehearsal: VertexRehearsal) -> None:
+    def serve(_number: int) -> str:
+        # Each with a backend of its own, as programs have.
+        backend = VertexBackend(rehearsal.options)
+        try:
+            backend.deploy(models.linear(), DeploymentSpec("churn")).close()
+        except OverloadedError as error:
+            return f"refused: {error}"
+        return "deployed"
+
+    with ThreadPoolExecutor(3) as threads:
+        outcomes = list(threads.map(serve, range(3)))
+    assert "deployed" in outcomes
+    assert serve(0) == "deployed"
+    (status,) = rehearsal.backend.list()
+    assert (status.state, len(status.replicas)) == (State.READY, 1)
+    rehearsal.backend.delete("churn")
+    assert rehearsal.leftovers() == []
 
 
 def test_an_endpoint_of_somebody_else_is_neither_taken_nor_deleted(rehearsal: VertexRehearsal) -> None:

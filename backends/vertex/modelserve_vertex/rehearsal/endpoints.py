@@ -41,6 +41,7 @@ class Endpoints:
         self._found: dict[str, Any] = {}
         self._fleets: dict[tuple[str, str], Fleet] = {}
         self._starting: list[Fleet] = []
+        self._deploying: set[tuple[str, str]] = set()
         self._is_closed = False
         self.ended: dict[str, list[Fleet]] = {}
         #: Where private endpoints are asked.
@@ -120,14 +121,17 @@ class Endpoints:
         split = {deployed.id if one == "0" else one: share for one, share in request.traffic_split.items()}
         with self._lock:
             self._refuse_another(endpoint, deployed, split)
+            self._deploying.add((endpoint.name, deployed.id))
 
         def work(reach: Stage) -> v1.DeployModelResponse:
-            self._quota.take(endpoint.name, deployed)
             try:
+                self._quota.take(endpoint.name, deployed)
                 self._start(endpoint, deployed, model, reach)
             except BaseException:
                 self._quota.give_back(endpoint.name, deployed.id)
                 raise
+            finally:
+                self._deploying.discard((endpoint.name, deployed.id))
             if state.kind(endpoint) is EndpointKind.PRIVATE:
                 told = f"{self.address}/v1/models/{deployed.id}:predict"
                 deployed.private_endpoints = v1.PrivateEndpoints(predict_http_uri=told)
@@ -264,7 +268,8 @@ class Endpoints:
             raise google_errors.AlreadyExists(f"Endpoint {name} already exists.")
 
     def _refuse_another(self, endpoint: Any, deployed: Any, split: Mapping[str, int]) -> None:
-        if any(one.id == deployed.id for one in endpoint.deployed_models):
+        known = {(endpoint.name, one.id) for one in endpoint.deployed_models}
+        if (endpoint.name, deployed.id) in known | self._deploying:
             raise google_errors.AlreadyExists(f"The DeployedModel {deployed.id} already exists in {endpoint.name}.")
         most = limits.KIND_LIMITS[state.kind(endpoint)].models
         if most is not None and len(endpoint.deployed_models) >= most:
