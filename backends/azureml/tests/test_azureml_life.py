@@ -62,7 +62,7 @@ def test_the_program_around_a_rehearsal_is_as_it_was(azure: AzureRehearsal, capf
         assert outside(url) == before
         np.testing.assert_array_equal(deployment.predict(rows()), answer())
         # Keys that are changed somewhere else are read again.
-        azure.manager.keys[endpoint_name(azure.workspace, "digits")]["primaryKey"] = "changed"
+        azure.manager.endpoints.keys[endpoint_name(azure.workspace, "digits")]["primaryKey"] = "changed"
         np.testing.assert_array_equal(deployment.predict(rows()), answer())
         deployment.delete()
     assert outside(url) == before

@@ -30,15 +30,15 @@ SPEC = DeploymentSpec("refused")
 
 
 def no_quota(azure: AzureRehearsal) -> None:
-    azure.manager.limit = 4
+    azure.manager.account.limit = 4
 
 
 def no_role(azure: AzureRehearsal) -> None:
-    azure.manager.actions = ["*/read"]
+    azure.manager.account.actions = ["*/read"]
 
 
 def no_provider(azure: AzureRehearsal) -> None:
-    azure.manager.unregistered.add("Microsoft.MachineLearningServices")
+    azure.manager.account.unregistered.add("Microsoft.MachineLearningServices")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_everything_that_is_wrong_is_told_at_once(azure: AzureRehearsal) -> None
 
 
 def test_a_name_that_somebody_else_in_the_region_has_is_refused_and_nothing_is_left(azure: AzureRehearsal) -> None:
-    azure.manager.taken.add(endpoint_name(azure.workspace, SPEC.name))
+    azure.manager.endpoints.taken.add(endpoint_name(azure.workspace, SPEC.name))
     with pytest.raises(ConfigError, match="endpoint_name"):
         azure.backend.deploy(models.linear(), SPEC)
     assert azure.leftovers() == []
