@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
+# Apart, since it pins a botocore of its own.
+AWSCLI := $(VENV)/awscli/bin/aws
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Warnings of frameworks about processors and the like are no part of what is shown.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -35,7 +37,11 @@ quickstart: $(STAMP) ## Train three models, serve them, measure, print one table
 test: lint types ## The everyday suite: lint, types, tests (below ten minutes)
 	$(BIN)/python -m pytest -q -m "not long and not live"
 
-test-long: $(STAMP) ## The long rooms: every framework, fault matrices, fuzzing
+$(AWSCLI): $(STAMP)
+	@$(BIN)/python -m venv $(VENV)/awscli
+	@$(VENV)/awscli/bin/python -m pip install --disable-pip-version-check --quiet "awscli<2"
+
+test-long: $(STAMP) $(AWSCLI) ## The long rooms: every framework, fault matrices, fuzzing
 	$(BIN)/python -m pytest -q -m "long and not live"
 
 test-all: test test-long ## Everything that needs no cloud account
