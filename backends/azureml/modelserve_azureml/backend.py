@@ -83,7 +83,8 @@ class AzureMLBackend(Backend):
     def attach(self, name: str) -> Endpoint:
         endpoint = self._endpoint_name(name)
         content = self._site.arm.find(self._site.workspace.endpoint(endpoint))
-        if content is None or marks(content) is None:
+        found = None if content is None else marks(content)
+        if found is None or found.deployment != name:
             raise DeploymentNotFoundError(
                 f"Workspace {self._options.workspace!r} has no deployment {name!r} (endpoint {endpoint!r})."
             )
