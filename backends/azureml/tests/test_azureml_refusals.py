@@ -10,6 +10,8 @@ import pytest
 from azure.storage.blob import ContainerClient
 
 from modelserve.backend import DeploymentSpec, Scale, Verdict
+from modelserve.backend.journal import Journal, unfinished
+from modelserve.backend.marks import Marks
 from modelserve.errors import (
     AccessDeniedError,
     ConfigError,
@@ -21,10 +23,10 @@ from modelserve.errors import (
 from modelserve.image import RefreshToken
 from modelserve.standin.faults import Failing
 from modelserve.testing import models
-from modelserve_azureml import AzureMLBackend, images
+from modelserve_azureml import AzureMLBackend, images, names
 from modelserve_azureml.names import endpoint_name
 from modelserve_azureml.rehearsal.blobs import HOST
-from modelserve_azureml.rehearsal.cloud import REGISTRY_HOST, AzureRehearsal
+from modelserve_azureml.rehearsal.cloud import IMAGE, REGISTRY_HOST, AzureRehearsal
 
 SPEC = DeploymentSpec("refused")
 
@@ -123,6 +125,21 @@ def test_a_host_that_is_not_azures_leads_nowhere(azure: AzureRehearsal) -> None:
         client.get("https://example.org/")
     assert azure.proxy.refused == ["example.org:443"]
     azure.proxy.refused.clear()
+
+
+def test_what_a_killed_deploy_left_is_found_by_its_name(azure: AzureRehearsal) -> None:
+    backend, bundle = azure.backend, models.linear()
+    assert isinstance(backend, AzureMLBackend)
+    endpoint, tags = endpoint_name(azure.workspace, SPEC.name), names.tags({}, Marks.of(SPEC.name, bundle.digest))
+    journal = Journal("azureml", SPEC.name)
+    backend._site.assets.model(endpoint, bundle, tags, journal, lambda _line: None)
+    backend._site.assets.environment(endpoint, IMAGE, tags, journal)
+    assert unfinished("azureml", SPEC.name)
+    backend.delete("another")
+    assert len(azure.leftovers()) == 5
+    backend.delete(SPEC.name)
+    assert azure.leftovers() == []
+    assert not unfinished("azureml", SPEC.name)
 
 
 def test_the_workspaces_registry_is_signed_in_to_and_no_other(azure: AzureRehearsal) -> None:
