@@ -14,8 +14,10 @@ from modelserve.backend.journal import Journal, unfinished
 from modelserve.backend.marks import Marks
 from modelserve.errors import (
     AccessDeniedError,
+    BackendError,
     ConfigError,
     DeploymentNotFoundError,
+    ModelServeError,
     NotSupportedError,
     PreflightError,
     QuotaError,
@@ -125,6 +127,25 @@ def test_a_host_that_is_not_azures_leads_nowhere(azure: AzureRehearsal) -> None:
         client.get("https://example.org/")
     assert azure.proxy.refused == ["example.org:443"]
     azure.proxy.refused.clear()
+
+
+def test_an_operation_that_names_its_result_only_is_waited_for_too(azure: AzureRehearsal) -> None:
+    azure.manager.operations.only_results = True
+    try:
+        azure.faults.switches.crash_at_start = True
+        with pytest.raises(ModelServeError, match="crashed"):
+            azure.backend.deploy(models.linear(), SPEC)
+        assert azure.leftovers() == []
+        assert "Operations.GetResult" in azure.faults.calls
+    finally:
+        azure.manager.operations.only_results = False
+
+
+def test_no_other_host_is_shown_the_token(azure: AzureRehearsal) -> None:
+    backend = azure.backend
+    assert isinstance(backend, AzureMLBackend)
+    with pytest.raises(BackendError, match="not shown our token"):
+        backend._site.arm.every("https://management.azure.com.example.org/next?token=1")
 
 
 def test_what_a_killed_deploy_left_is_found_by_its_name(azure: AzureRehearsal) -> None:

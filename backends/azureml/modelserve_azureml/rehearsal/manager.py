@@ -51,10 +51,11 @@ class Manager:
         return self.resources.paths()
 
     def _own_routes(self) -> list[Route]:
-        status = f"/subscriptions/{NAME}/providers/{re.escape(PROVIDER)}/locations/{NAME}/mfeOperationsStatus/{NAME}"
+        place = f"/subscriptions/{NAME}/providers/{re.escape(PROVIDER)}/locations/{NAME}"
         setting = f"{re.escape(self.workspace.group)}/providers/Microsoft.Insights/autoscalesettings/{NAME}"
         return [
-            route("Operations.Get", "GET", status, self._operation),
+            route("Operations.Get", "GET", f"{place}/mfeOperationsStatus/{NAME}", self._operation),
+            route("Operations.GetResult", "GET", f"{place}/mfeOperationResults/{NAME}", self._result),
             route("Autoscale.Get", "GET", setting, self._get),
             route("Autoscale.Put", "PUT", setting, self._put_autoscale),
             route("Autoscale.Delete", "DELETE", setting, self._delete_autoscale),
@@ -62,6 +63,9 @@ class Manager:
 
     def _operation(self, call: Call, names: tuple[str, ...]) -> Answered:
         return self.operations.look(names[2])
+
+    def _result(self, call: Call, names: tuple[str, ...]) -> Answered:
+        return self.operations.result(names[2])
 
     def _get(self, call: Call, names: tuple[str, ...]) -> Answered:
         return said(self.resources.need(call.path))
