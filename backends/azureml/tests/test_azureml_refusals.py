@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from azure.storage.blob import ContainerClient
 
-from modelserve.backend import DeploymentSpec, Scale, Verdict
+from modelserve.backend import DeploymentSpec, Scale, State, Verdict
 from modelserve.backend.journal import Journal, unfinished
 from modelserve.backend.marks import Marks
 from modelserve.errors import (
@@ -18,9 +18,11 @@ from modelserve.errors import (
     ConfigError,
     DeploymentNotFoundError,
     ModelServeError,
+    NotReadyError,
     NotSupportedError,
     PreflightError,
     QuotaError,
+    StartError,
 )
 from modelserve.image import RefreshToken
 from modelserve.standin.faults import Failing
@@ -146,6 +148,22 @@ def test_no_other_host_is_shown_the_token(azure: AzureRehearsal) -> None:
     assert isinstance(backend, AzureMLBackend)
     with pytest.raises(BackendError, match="not shown our token"):
         backend._site.arm.every("https://management.azure.com.example.org/next?token=1")
+
+
+@pytest.mark.parametrize("state", ["Creating", "Succeeded"])
+def test_what_another_program_is_making_is_left_alone_and_what_one_left_is_removed(
+    azure: AzureRehearsal, state: str
+) -> None:
+    bundle, endpoint = models.linear(), endpoint_name(azure.workspace, SPEC.name)
+    path, marks = azure.workspace.endpoint(endpoint), names.tags({}, Marks.of(SPEC.name, bundle.digest))
+    properties = {"authMode": "Key", "traffic": {}, "provisioningState": state}
+    azure.manager.resources.put(path, {"location": "westeurope", "tags": marks, "properties": properties})
+    (status,) = azure.backend.list()
+    assert status.state is (State.STARTING if state == "Creating" else State.FAILED)
+    azure.faults.switches.crash_at_start = True
+    with pytest.raises(NotReadyError if state == "Creating" else StartError):
+        azure.backend.deploy(bundle, SPEC)
+    assert (path in azure.leftovers()) is (state == "Creating")
 
 
 def test_what_a_killed_deploy_left_is_found_by_its_name(azure: AzureRehearsal) -> None:
