@@ -71,8 +71,8 @@ bench-optimize: $(BENCH_STAMP) ## What the optimiser finds for digits, trees and
 bench-dataset: $(BENCH_STAMP) ## Whole data sets beside the limit, pandas, Python's pool and Ray Data
 	@cd tests/benchmarks && ../../$(BIN)/python bench_dataset.py --chart ../../docs/architecture/datasets.png
 
-bench-server: $(BENCH_STAMP) ## The server beside FastAPI tuned by hand (needs wrk)
-	@cd tests/benchmarks && ../../$(BIN)/python bench_server.py
+bench-server: $(BENCH_STAMP) ## The server beside FastAPI tuned by hand and packaged peers, each in a venv of its own (needs wrk)
+	@cd tests/benchmarks && ../../$(BIN)/python bench_server.py --rounds 3 --kill --table --chart ../../docs/architecture/server.png
 
 bench-convert: $(STAMP) ## Seconds of a conversion with its certificate, once the framework is imported
 	@$(BIN)/python tests/benchmarks/bench_convert.py
