@@ -84,18 +84,18 @@ class Arm:
             DeadlineError: it was not over in time; it may go on.
             ModelServeError: it failed; the message is the service's.
         """
+        doing = f"{method} {_short(path)}"
         answer = self._sent(method, path, json, version, deadline, while_updating=True)
-        status = answer.headers.get("azure-asyncoperation")
-        while status:
-            found = self._sent("GET", status, None, "", deadline)
-            content = _content(found) or {}
-            if content.get("status") == "Succeeded":
+        where = answer.headers.get("azure-asyncoperation") or answer.headers.get("location")
+        if answer.status_code != httpx.codes.ACCEPTED and "azure-asyncoperation" not in answer.headers:
+            return
+        while where:
+            found = self._sent("GET", where, None, "", deadline)
+            if _is_over(found, doing):
                 return
-            if content.get("status") in {"Failed", "Canceled"}:
-                raise from_operation(content, f"{method} {_short(path)}")
             if watch is not None:
                 watch()
-            _pause(found, deadline, f"{method} {_short(path)}")
+            _pause(found, deadline, doing)
 
     def _sent(
         self, method: str, path: str, json: Any, version: str, deadline: float, *, while_updating: bool = False
@@ -118,6 +118,8 @@ class Arm:
         self, method: str, path: str, json: Any, version: str, doing: str, *, last: bool
     ) -> httpx.Response | None:
         """None where no answer came and it may be tried again."""
+        if "://" in path and not path.startswith(f"{HOST}/"):
+            raise BackendError(f"{HOST} sends us on to {path.split('?')[0]!r}, which is not shown our token.")
         headers = {"authorization": f"Bearer {self._credentials.token(_SCOPE)}"}
         # As part of the address: httpx would put further parameters in the place of those that are there.
         target = _versioned(path, version)
@@ -128,6 +130,19 @@ class Arm:
                 if last:
                     raise
                 return None
+
+
+def _is_over(found: httpx.Response, doing: str) -> bool:
+    """Whether an operation has ended well.
+
+    Raises:
+        ModelServeError: it ended otherwise.
+    """
+    status = (_content(found) or {}).get("status", "")
+    if status in {"Failed", "Canceled"}:
+        raise from_operation(_content(found), doing)
+    # The address of a status always answers 200 and says it in the body; that of a result answers 202 until the end.
+    return status == "Succeeded" or (not status and found.status_code != httpx.codes.ACCEPTED)
 
 
 def _versioned(path: str, version: str) -> str:

@@ -23,7 +23,7 @@ from modelserve.backend import (
 from modelserve.backend.journal import Journal, settle, unfinished
 from modelserve.backend.preflight import look_all, require_passed
 from modelserve.bundle import Bundle
-from modelserve.errors import DeploymentNotFoundError, NotSupportedError
+from modelserve.errors import DeploymentNotFoundError, NotReadyError, NotSupportedError
 from modelserve_azureml import deploying, policies
 from modelserve_azureml.arm import Arm
 from modelserve_azureml.assets import Assets, require_packages
@@ -36,6 +36,8 @@ from modelserve_azureml.preflight import checks
 from modelserve_azureml.reach import Reach
 from modelserve_azureml.scoring import Keys
 from modelserve_azureml.site import Site, Version
+
+_BUSY = {"Creating", "Updating", "Deleting", "Scaling"}
 
 
 class AzureMLBackend(Backend):
@@ -76,6 +78,7 @@ class AzureMLBackend(Backend):
             deploying.require_ours(content, spec.name)
             if live(self._site, content) is not None:
                 return self._changed(content, bundle, spec, tell)
+            self._refuse_while_busy(content, spec.name)
             tell("Removing what an earlier deploy left half-made")
             erase(self._site, endpoint, spec.name)
         return self._created(endpoint, bundle, spec, tell)
@@ -83,7 +86,8 @@ class AzureMLBackend(Backend):
     def attach(self, name: str) -> Endpoint:
         endpoint = self._endpoint_name(name)
         content = self._site.arm.find(self._site.workspace.endpoint(endpoint))
-        if content is None or marks(content) is None:
+        found = None if content is None else marks(content)
+        if found is None or found.deployment != name:
             raise DeploymentNotFoundError(
                 f"Workspace {self._options.workspace!r} has no deployment {name!r} (endpoint {endpoint!r})."
             )
@@ -134,6 +138,16 @@ class AzureMLBackend(Backend):
         return AzureMLEndpoint(
             name, content["name"], content, self._site, keys, self._reach, image=self._image, bundle=bundle
         )
+
+    def _refuse_while_busy(self, content: Any, name: str) -> None:
+        """Leave alone what somebody else is just making."""
+        deployments = self._site.arm.every(f"{self._site.workspace.endpoint(content['name'])}/deployments")
+        states = {one["properties"].get("provisioningState") for one in (content, *deployments)}
+        if states & _BUSY:
+            raise NotReadyError(
+                f"Deployment {name!r} is being made or changed by another program. Try again when it is ready; if "
+                f"that program is gone: modelserve delete {name}."
+            )
 
     def _image(self, tell: Callable[[str], None]) -> str:
         return runtime_image(self._site, self._credentials, self._reach, tell)

@@ -203,7 +203,7 @@ def check_scale(scale: Scale) -> None:
     if scale.minimum == 0:
         raise NotSupportedError(
             "A managed endpoint of Azure has at least one instance, which is billed. Delete it while it is not needed "
-            "and deploy it again: the uploaded model is found by its content."
+            "and deploy it again."
         )
     if scale.maximum > LARGEST_CAPACITY:
         raise InvalidScaleError(f"A version of a model has at most {LARGEST_CAPACITY} instances, got {scale.maximum}.")

@@ -48,10 +48,10 @@ def azure(rehearsal: AzureRehearsal, tmp_path: Path, monkeypatch: pytest.MonkeyP
     rehearsal.faults.clear()
     yield rehearsal
     rehearsal.faults.clear()
-    rehearsal.manager.taken.clear()
-    rehearsal.manager.unregistered.clear()
-    rehearsal.manager.actions = ["*"]
-    rehearsal.manager.limit = 100
+    rehearsal.manager.endpoints.taken.clear()
+    rehearsal.manager.account.unregistered.clear()
+    rehearsal.manager.account.actions = ["*"]
+    rehearsal.manager.account.limit = 100
     for status in rehearsal.backend.list():
         rehearsal.backend.delete(status.name)
     assert rehearsal.leftovers() == []

@@ -7,6 +7,8 @@ import os
 import ssl
 import subprocess
 import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import requests
 
 from modelserve.backend import DeploymentSpec, Scale
 from modelserve.deployment import Deployment
-from modelserve.errors import StartError
+from modelserve.errors import OverloadedError, StartError
 from modelserve.rehearsal import rehearse
 from modelserve.session import Session
 from modelserve.standin.load import Load
@@ -62,7 +64,7 @@ def test_the_program_around_a_rehearsal_is_as_it_was(azure: AzureRehearsal, capf
         assert outside(url) == before
         np.testing.assert_array_equal(deployment.predict(rows()), answer())
         # Keys that are changed somewhere else are read again.
-        azure.manager.keys[endpoint_name(azure.workspace, "digits")]["primaryKey"] = "changed"
+        azure.manager.endpoints.keys[endpoint_name(azure.workspace, "digits")]["primaryKey"] = "changed"
         np.testing.assert_array_equal(deployment.predict(rows()), answer())
         deployment.delete()
     assert outside(url) == before
@@ -175,6 +177,25 @@ def test_an_autoscale_setting_goes_with_its_version_and_with_the_endpoint(azure:
 
 
 @pytest.mark.long
+def test_a_door_that_is_full_says_so_and_is_open_again_afterwards(azure: AzureRehearsal) -> None:
+    backend = AzureMLBackend({**azure.options, "max_concurrent_requests": 1})
+    deployment = Deployment(backend.deploy(models.slow(2_000), SPEC), backend)
+    some = np.ones((256, 128), np.float32)
+
+    def ask(_number: int) -> str:
+        try:
+            return str(deployment.predict(some).shape)
+        except OverloadedError:
+            return "full"
+
+    with ThreadPoolExecutor(12) as threads:
+        outcomes = Counter(threads.map(ask, range(24)))
+    assert set(outcomes) == {"(256, 128)", "full"}, outcomes
+    assert deployment.predict(some[:1]).shape == (1, 128)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
 def test_an_application_runs_unchanged_on_this_machine_and_at_azure(azure: AzureRehearsal, tmp_path: Path) -> None:
     application = Path(__file__).parents[3] / "examples" / "anywhere.py"
     told = {name: str(azure.options[name]) for name in azure.reached_by}

@@ -9,36 +9,42 @@ from typing import Any
 import pytest
 from azure.storage.blob import ContainerClient
 
-from modelserve.backend import DeploymentSpec, Scale, Verdict
+from modelserve.backend import DeploymentSpec, Scale, State, Verdict
+from modelserve.backend.journal import Journal, unfinished
+from modelserve.backend.marks import Marks
 from modelserve.errors import (
     AccessDeniedError,
+    BackendError,
     ConfigError,
     DeploymentNotFoundError,
+    ModelServeError,
+    NotReadyError,
     NotSupportedError,
     PreflightError,
     QuotaError,
+    StartError,
 )
 from modelserve.image import RefreshToken
 from modelserve.standin.faults import Failing
 from modelserve.testing import models
-from modelserve_azureml import AzureMLBackend, images
+from modelserve_azureml import AzureMLBackend, images, names
 from modelserve_azureml.names import endpoint_name
 from modelserve_azureml.rehearsal.blobs import HOST
-from modelserve_azureml.rehearsal.cloud import REGISTRY_HOST, AzureRehearsal
+from modelserve_azureml.rehearsal.cloud import IMAGE, REGISTRY_HOST, AzureRehearsal
 
 SPEC = DeploymentSpec("refused")
 
 
 def no_quota(azure: AzureRehearsal) -> None:
-    azure.manager.limit = 4
+    azure.manager.account.limit = 4
 
 
 def no_role(azure: AzureRehearsal) -> None:
-    azure.manager.actions = ["*/read"]
+    azure.manager.account.actions = ["*/read"]
 
 
 def no_provider(azure: AzureRehearsal) -> None:
-    azure.manager.unregistered.add("Microsoft.MachineLearningServices")
+    azure.manager.account.unregistered.add("Microsoft.MachineLearningServices")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +84,7 @@ def test_everything_that_is_wrong_is_told_at_once(azure: AzureRehearsal) -> None
 
 
 def test_a_name_that_somebody_else_in_the_region_has_is_refused_and_nothing_is_left(azure: AzureRehearsal) -> None:
-    azure.manager.taken.add(endpoint_name(azure.workspace, SPEC.name))
+    azure.manager.endpoints.taken.add(endpoint_name(azure.workspace, SPEC.name))
     with pytest.raises(ConfigError, match="endpoint_name"):
         azure.backend.deploy(models.linear(), SPEC)
     assert azure.leftovers() == []
@@ -123,6 +129,56 @@ def test_a_host_that_is_not_azures_leads_nowhere(azure: AzureRehearsal) -> None:
         client.get("https://example.org/")
     assert azure.proxy.refused == ["example.org:443"]
     azure.proxy.refused.clear()
+
+
+def test_an_operation_that_names_its_result_only_is_waited_for_too(azure: AzureRehearsal) -> None:
+    azure.manager.operations.only_results = True
+    try:
+        azure.faults.switches.crash_at_start = True
+        with pytest.raises(ModelServeError, match="crashed"):
+            azure.backend.deploy(models.linear(), SPEC)
+        assert azure.leftovers() == []
+        assert "Operations.GetResult" in azure.faults.calls
+    finally:
+        azure.manager.operations.only_results = False
+
+
+def test_no_other_host_is_shown_the_token(azure: AzureRehearsal) -> None:
+    backend = azure.backend
+    assert isinstance(backend, AzureMLBackend)
+    with pytest.raises(BackendError, match="not shown our token"):
+        backend._site.arm.every("https://management.azure.com.example.org/next?token=1")
+
+
+@pytest.mark.parametrize("state", ["Creating", "Succeeded"])
+def test_what_another_program_is_making_is_left_alone_and_what_one_left_is_removed(
+    azure: AzureRehearsal, state: str
+) -> None:
+    bundle, endpoint = models.linear(), endpoint_name(azure.workspace, SPEC.name)
+    path, marks = azure.workspace.endpoint(endpoint), names.tags({}, Marks.of(SPEC.name, bundle.digest))
+    properties = {"authMode": "Key", "traffic": {}, "provisioningState": state}
+    azure.manager.resources.put(path, {"location": "westeurope", "tags": marks, "properties": properties})
+    (status,) = azure.backend.list()
+    assert status.state is (State.STARTING if state == "Creating" else State.FAILED)
+    azure.faults.switches.crash_at_start = True
+    with pytest.raises(NotReadyError if state == "Creating" else StartError):
+        azure.backend.deploy(bundle, SPEC)
+    assert (path in azure.leftovers()) is (state == "Creating")
+
+
+def test_what_a_killed_deploy_left_is_found_by_its_name(azure: AzureRehearsal) -> None:
+    backend, bundle = azure.backend, models.linear()
+    assert isinstance(backend, AzureMLBackend)
+    endpoint, tags = endpoint_name(azure.workspace, SPEC.name), names.tags({}, Marks.of(SPEC.name, bundle.digest))
+    journal = Journal("azureml", SPEC.name)
+    backend._site.assets.model(endpoint, bundle, tags, journal, lambda _line: None)
+    backend._site.assets.environment(endpoint, IMAGE, tags, journal)
+    assert unfinished("azureml", SPEC.name)
+    backend.delete("another")
+    assert len(azure.leftovers()) == 5
+    backend.delete(SPEC.name)
+    assert azure.leftovers() == []
+    assert not unfinished("azureml", SPEC.name)
 
 
 def test_the_workspaces_registry_is_signed_in_to_and_no_other(azure: AzureRehearsal) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import httpx
@@ -260,3 +262,14 @@ def test_the_policy_allows_what_the_backend_does() -> None:
 
 def test_secrets_are_not_shown() -> None:
     assert "hush" not in repr(options(client_id="c", client_secret="hush", proxy="http://u:hush@h"))
+
+
+def test_opening_the_backend_loads_none_of_microsofts_packages() -> None:
+    program = (
+        "import sys\n"
+        "from modelserve.backend import open_backend\n"
+        "open_backend('azureml', {'subscription': 's', 'resource_group': 'g', 'workspace': 'w'})\n"
+        "print([name for name in sys.modules if name.split('.')[0] in {'azure', 'msal', 'requests', 'jsonschema'}])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

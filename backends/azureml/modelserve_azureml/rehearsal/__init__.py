@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelserve.errors import MissingExtraError
+from modelserve.backend.rehearsal import needing_its_packages
 from modelserve_azureml.options import AzureMLOptions
 
 if TYPE_CHECKING:
     from modelserve_azureml.rehearsal.cloud import AzureRehearsal
+
+__all__ = ["rehearsal"]
 
 
 def rehearsal(options: AzureMLOptions) -> AzureRehearsal:
@@ -17,13 +19,6 @@ def rehearsal(options: AzureMLOptions) -> AzureRehearsal:
     Raises:
         MissingExtraError: its packages are not installed.
     """
-    try:
+    with needing_its_packages():
         from modelserve_azureml.rehearsal.cloud import AzureRehearsal
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f'A rehearsal of Azure needs {error.name}. Install it with: pip install "modelserve[azureml,rehearsal]"'
-        ) from error
     return AzureRehearsal(options)
-
-
-__all__ = ["rehearsal"]

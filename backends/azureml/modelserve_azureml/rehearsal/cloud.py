@@ -20,14 +20,16 @@ from modelserve.standin.faults import Failing, Faults, Interrupted, LostAnswer, 
 from modelserve.standin.loopback import Answered, Broken, Exchange, LoopbackServer, answering
 from modelserve_azureml.names import Workspace, endpoint_name
 from modelserve_azureml.options import AzureMLOptions
-from modelserve_azureml.rehearsal import certificates, manager
+from modelserve_azureml.rehearsal import certificates
+from modelserve_azureml.rehearsal.account import REGION, REGISTRY
 from modelserve_azureml.rehearsal.blobs import HOST as BLOB_HOST
 from modelserve_azureml.rehearsal.blobs import Blobs
 from modelserve_azureml.rehearsal.calls import Call, Refusal
 from modelserve_azureml.rehearsal.door import Door
 from modelserve_azureml.rehearsal.fleets import Fleets
-from modelserve_azureml.rehearsal.manager import REGION, REGISTRY, Manager
+from modelserve_azureml.rehearsal.manager import Manager
 from modelserve_azureml.rehearsal.proxy import Proxy
+from modelserve_azureml.rehearsal.routing import Route
 from modelserve_azureml.rehearsal.sign_in import HOST as SIGN_IN_HOST
 from modelserve_azureml.rehearsal.sign_in import TENANT, SignIn
 
@@ -134,7 +136,7 @@ class AzureRehearsal(Rehearsal):
         route, names = self.manager.find(call)
         return route.name, lambda: self._managed(route, call, names)
 
-    def _managed(self, route: manager.Route, call: Call, names: tuple[str, ...]) -> Answered:
+    def _managed(self, route: Route, call: Call, names: tuple[str, ...]) -> Answered:
         self.sign_in.check(call, _AUDIENCES)
         return self.manager.answer(route, call, names)
 

@@ -45,7 +45,7 @@ class Door:
         self._inside: Counter[str] = Counter()
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self.mirrored: Counter[str] = Counter()
-        manager.measured_by(self.measured)
+        manager.endpoints.measured_by(self.measured)
 
     def answer(self, call: Call) -> Answered:
         name = call.host.partition(".")[0]
@@ -81,7 +81,7 @@ class Door:
     def _check_key(self, call: Call, endpoint: Mapping[str, Any]) -> None:
         if endpoint["properties"]["authMode"] == "AADToken":
             self._sign_in.check(call, {"https://ml.azure.com"})
-        elif call.bearer not in self._manager.keys.get(endpoint["name"], {}).values():
+        elif call.bearer not in self._manager.endpoints.keys.get(endpoint["name"], {}).values():
             raise Refusal(401, "Unauthorized", "key_auth_access_denied")
 
     def _deployment(self, endpoint: Mapping[str, Any], name: str) -> dict[str, Any]:

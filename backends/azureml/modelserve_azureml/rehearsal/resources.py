@@ -14,7 +14,8 @@ from typing import Any
 from modelserve.standin.loopback import Answered
 from modelserve_azureml.rehearsal.calls import Refusal, said
 
-_STATUS = "/subscriptions/-/providers/Microsoft.MachineLearningServices/locations/-/mfeOperationsStatus/"
+_PLACE = "/subscriptions/-/providers/Microsoft.MachineLearningServices/locations/-"
+_VERSION = "api-version=2024-10-01"
 
 
 class Resources:
@@ -72,9 +73,14 @@ class Resources:
 
 
 class Operations:
-    """Long operations, each a thread; what they answer meanwhile."""
+    """Long operations, each a thread; what they answer meanwhile.
+
+    Attributes:
+        only_results: Whether an operation names the address of its result only, as some of Azure's do.
+    """
 
     def __init__(self) -> None:
+        self.only_results = False
         self._lock = threading.Lock()
         self._status: dict[str, dict[str, Any]] = {}
         self._threads: list[threading.Thread] = []
@@ -88,9 +94,12 @@ class Operations:
         with self._lock:
             self._threads = [known for known in self._threads if known.is_alive()] + [thread]
         thread.start()
-        where = f"https://management.azure.com{_STATUS}{name}?api-version=2024-10-01"
+        place = f"https://management.azure.com{_PLACE}"
         # Microsoft's client reads a whole number here; a longer wait would only make a rehearsal slow.
-        return said(body, status, {"azure-asyncoperation": where, "location": where, "retry-after": "1"})
+        told = {"location": f"{place}/mfeOperationResults/{name}?{_VERSION}", "retry-after": "1"}
+        if not self.only_results:
+            told["azure-asyncoperation"] = f"{place}/mfeOperationsStatus/{name}?{_VERSION}"
+        return said(body, 202 if self.only_results else status, told)
 
     def look(self, name: str) -> Answered:
         """The state of an operation."""
@@ -99,6 +108,14 @@ class Operations:
         if found is None:
             raise Refusal(404, "OperationNotFound", "There is no such operation.")
         return said(found, headers={"retry-after": "0.1"})
+
+    def result(self, name: str) -> Answered:
+        """The result of an operation: 202 until there is one."""
+        with self._lock:
+            found = dict(self._status.get(name) or {})
+        if found.get("status") == "Failed":
+            raise Refusal(400, found["error"]["code"], found["error"]["message"])
+        return Answered(202 if found.get("status") == "InProgress" else 200, headers={"retry-after": "0.1"})
 
     def wait(self, timeout_s: float = 30.0) -> None:
         """Until none is under way."""
