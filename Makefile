@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-long test-all lint types bench bench-executor bench-optimize bench-server docs clean bench-convert sources fuzz
+.PHONY: help venv quickstart test test-long test-all lint types bench bench-dataset bench-executor bench-optimize bench-server docs clean bench-convert sources fuzz
 
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-executor: $(BENCH_STAMP) ## The local executor beside the raw runtime and 
 
 bench-optimize: $(BENCH_STAMP) ## What the optimiser finds for digits, trees and a sentence-embedding model
 	@HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/bench_optimize.py --table --record docs/reference/optimisation-results
+
+bench-dataset: $(BENCH_STAMP) ## Whole data sets beside the limit, pandas, Python's pool and Ray Data
+	@cd tests/benchmarks && ../../$(BIN)/python bench_dataset.py --chart ../../docs/architecture/datasets.png
 
 bench-server: $(BENCH_STAMP) ## The server beside FastAPI tuned by hand and packaged peers, each in a venv of its own (needs wrk)
 	@cd tests/benchmarks && ../../$(BIN)/python bench_server.py --rounds 3 --kill --table --chart ../../docs/architecture/server.png

@@ -19,7 +19,15 @@
     ├── PluginError
     │   ├── UnknownBackendError
     │   └── MissingExtraError         known, but its packages are not installed
+    ├── ImageError                    the runtime's container image could not be made
+    │   └── RegistryError             a registry refused, or could not be reached
     ├── WireError                     bytes that are not a message
+    ├── DatasetError                  a run over a data set could not go on
+    │   ├── SourceError               no rows there, a file that cannot be read, columns that change on the way
+    │   ├── SinkError                 a part could not be written; the parts before it stay
+    │   ├── ResumeError               the folder holds the parts of another run
+    │   ├── FolderInUseError          another run writes into the folder
+    │   └── TooManyFailuresError      more rows failed than max_failures allows
     ├── PredictionError
     │   ├── ModelRunError             the model itself refused these inputs
     │   ├── PoisonedRequestError      workers die whenever they run this request
@@ -34,7 +42,10 @@
         ├── OverloadedError           too much in flight; try again
         ├── WorkerStartError          a worker process could not load the model
         ├── OutOfMemoryError          no memory for another worker or request (also a MemoryError)
-        └── ForkedProcessError        a forked child used its parent's deployment
+        ├── ForkedProcessError        a forked child used its parent's deployment
+        ├── PreflightError            refused before anything was created or billed
+        ├── QuotaError                the account may not have that much, or the cloud has no room for it
+        └── StartError                the cloud could not bring the model up; the message ends with its log
 
 Each class has a stable `code` for programs and `retryable`, which says whether the same call can succeed later.
 """
@@ -159,10 +170,59 @@ class MissingExtraError(PluginError):
     code = "missing_extra"
 
 
+class ImageError(ModelServeError):
+    """The runtime's container image could not be made."""
+
+    code = "image"
+
+
+class RegistryError(ImageError):
+    """A registry of images refused, or could not be reached."""
+
+    code = "registry"
+
+
 class WireError(ModelServeError):
     """Bytes that are not a message of this protocol."""
 
     code = "wire"
+
+
+class DatasetError(ModelServeError):
+    """A run over a data set could not go on; what it committed stays, and the same call goes on from there."""
+
+    code = "dataset"
+
+
+class SourceError(DatasetError):
+    """Rows that are not there, cannot be read, or change their columns on the way."""
+
+    code = "source"
+
+
+class SinkError(DatasetError):
+    """A part could not be written."""
+
+    code = "sink"
+
+
+class ResumeError(DatasetError):
+    """The folder holds the parts of another run, or of none."""
+
+    code = "resume"
+
+
+class FolderInUseError(DatasetError):
+    """Another run writes into the folder."""
+
+    code = "folder_in_use"
+    retryable = True
+
+
+class TooManyFailuresError(DatasetError):
+    """More rows failed than were allowed to."""
+
+    code = "too_many_failures"
 
 
 class PredictionError(ModelServeError):
@@ -261,6 +321,24 @@ class ForkedProcessError(BackendError):
     """A forked child used a deployment that belongs to its parent."""
 
     code = "forked_process"
+
+
+class PreflightError(BackendError):
+    """Refused by a check before anything was created or billed."""
+
+    code = "preflight"
+
+
+class QuotaError(BackendError):
+    """The account may not have that much there, or the cloud has no room for it now."""
+
+    code = "quota"
+
+
+class StartError(BackendError):
+    """The cloud could not bring the model up; what the containers wrote stands in the message."""
+
+    code = "start"
 
 
 def by_code(code: str) -> type[ModelServeError]:

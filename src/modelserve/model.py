@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from modelserve.backend import DeploymentSpec, Scale, Servable
+from modelserve.backend import DeploymentSpec, Finding, Scale, Servable
 from modelserve.bundle import Bundle, LiveCallable
 from modelserve.deployment import Deployment, OpenTarget, open_target
 from modelserve.deployment.deployment import require_scale, require_servable
@@ -37,6 +37,7 @@ class DryRun:
     digest: str
     scale: Scale | None
     options: Mapping[str, Any]
+    findings: Sequence[Finding] = ()
 
     def __str__(self) -> str:
         doing = {
@@ -48,6 +49,7 @@ class DryRun:
         lines = [f"{doing[self.action]} on target {self.target!r} (backend {self.backend!r})"]
         lines += [f"  model     {self.digest[:_DIGEST_LETTERS]}", f"  replicas  {scale}"]
         lines += [f"  {name} = {value!r}" for name, value in self.options.items()]
+        lines += [f"  {finding}" for finding in self.findings]
         return "\n".join(lines)
 
 
@@ -187,9 +189,35 @@ class Model:
             UnknownTargetError: no such target.
             BackendError: the place could not run it.
         """
-        chosen = _checked_name(name)
         said = options if workers is None else {**options, "workers": workers}
-        opened = open_target(target, code=said)
+        _checked_name(name)
+        return self.serve_at(
+            open_target(target, code=said),
+            name=name,
+            optimize=optimize,
+            scale=scale,
+            wait=wait,
+            timeout_s=timeout_s,
+            on_progress=on_progress,
+            dry_run=dry_run,
+            ephemeral=ephemeral,
+        )
+
+    def serve_at(
+        self,
+        opened: OpenTarget,
+        *,
+        name: str | None = None,
+        optimize: Any = None,
+        scale: Scale | int | None = None,
+        wait: bool = True,
+        timeout_s: float | None = None,
+        on_progress: Callable[[str], None] | None = None,
+        dry_run: bool = False,
+        ephemeral: bool = False,
+    ) -> Deployment | DryRun:
+        """As `serve`, at a target that was opened before."""
+        chosen = _checked_name(name)
         replicas = as_scale(scale) if scale is not None else opened.scale
         if replicas is not None:
             require_scale(opened.backend, replicas)
@@ -201,7 +229,7 @@ class Model:
         if dry_run:
             return _said(_dry_run(opened, servable, spec), on_progress)
         endpoint = opened.backend.deploy(servable, spec, on_progress=on_progress)
-        return Deployment(endpoint, opened.backend, ephemeral=ephemeral)
+        return Deployment(endpoint, opened.backend, ephemeral=ephemeral, servable=servable)
 
     def __repr__(self) -> str:
         return f"<Model of {type(self._source).__name__}>"
@@ -267,6 +295,7 @@ def _dry_run(opened: OpenTarget, servable: Servable, spec: DeploymentSpec) -> Dr
         servable.digest,
         spec.scale,
         shown,
+        opened.backend.preflight(servable, spec),
     )
 
 

@@ -31,6 +31,8 @@ _DTYPES = {
 }
 _DATATYPES = {np.dtype(name): oip for name, oip in OIP_DATATYPES.items() if name != "string"}
 _NOTHING = memoryview(b"")
+#: The parameter of a request that asks for one run of exactly its rows.
+ALONE = "alone"
 _MAX_AXES = 64
 _MAX_HEADER_BYTES = 1 << 20
 # What numpy can address; sizes beside an axis of 0 count too, although such a tensor has no bytes.
@@ -73,11 +75,16 @@ class Field(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What a header says: the tensors, and the outputs that are asked for (none means the primary one)."""
+    """What a header says: the tensors, and the outputs that are asked for (none means the primary one).
+
+    `is_alone` asks for one run of exactly these rows, neither joined with others nor cut, so that the same request is
+    always answered with the same bits.
+    """
 
     fields: tuple[Field, ...]
     outputs: tuple[str, ...]
     body_bytes: int
+    is_alone: bool = False
 
     @property
     def rows(self) -> int:
@@ -86,9 +93,13 @@ class Layout(NamedTuple):
         return shape[0] if shape else 1
 
 
-def encode_request(tensors: Tensors, outputs: Sequence[str] = ()) -> Message:
-    """The request for `outputs` of a model that is given `tensors` (C-contiguous, by input name)."""
-    return _encode("inputs", tensors, tuple(outputs))
+def encode_request(tensors: Tensors, outputs: Sequence[str] = (), *, is_alone: bool = False) -> Message:
+    """The request for `outputs` of a model that is given `tensors` (C-contiguous, by input name).
+
+    Args:
+        is_alone: As in `Layout`.
+    """
+    return _encode("inputs", tensors, tuple(outputs), is_alone)
 
 
 def encode_reply(tensors: Tensors) -> Message:
@@ -157,7 +168,7 @@ def _waiting_time(value: Any) -> float:
     return seconds
 
 
-def _encode(kind: str, tensors: Tensors, outputs: tuple[str, ...]) -> Message:
+def _encode(kind: str, tensors: Tensors, outputs: tuple[str, ...], is_alone: bool = False) -> Message:
     described = []
     buffers = []
     for name, array in tensors.items():
@@ -168,11 +179,13 @@ def _encode(kind: str, tensors: Tensors, outputs: tuple[str, ...]) -> Message:
             memory = array.data.cast("B") if array.size else _NOTHING
         described.append((name, datatype, array.shape, memory.nbytes))
         buffers.append(memory)
-    return Message(_header(kind, tuple(described), outputs), tuple(buffers))
+    return Message(_header(kind, tuple(described), outputs, is_alone), tuple(buffers))
 
 
 @lru_cache(maxsize=512)
-def _header(kind: str, described: tuple[tuple[str, str, tuple[int, ...], int], ...], outputs: tuple[str, ...]) -> bytes:
+def _header(
+    kind: str, described: tuple[tuple[str, str, tuple[int, ...], int], ...], outputs: tuple[str, ...], is_alone: bool
+) -> bytes:
     content: dict[str, Any] = {
         kind: [
             {"name": name, "shape": shape, "datatype": datatype, "parameters": {"binary_data_size": size_bytes}}
@@ -181,6 +194,8 @@ def _header(kind: str, described: tuple[tuple[str, str, tuple[int, ...], int], .
     }
     if outputs:
         content["outputs"] = [{"name": name, "parameters": {"binary_data": True}} for name in outputs]
+    if is_alone:
+        content["parameters"] = {ALONE: True}
     return json.dumps(content, separators=(",", ":")).encode()
 
 
@@ -215,7 +230,9 @@ def _parse(kind: str, header: bytes) -> Layout:
         offset += fields[-1].size_bytes
     if len({field.name for field in fields}) != len(fields):
         raise WireError(f"The tensors' names must differ, got {[field.name for field in fields]}.")
-    return Layout(tuple(fields), _asked(content) if kind == "inputs" else (), offset)
+    if kind == "outputs":
+        return Layout(tuple(fields), (), offset)
+    return Layout(tuple(fields), _asked(content), offset, _is_alone(content))
 
 
 _cached_layout = lru_cache(maxsize=512)(_parse)
@@ -268,6 +285,11 @@ def _asked(content: Mapping[str, Any]) -> tuple[str, ...]:
     ):
         raise WireError("'outputs' must be a list of objects, each with a name.")
     return tuple(entry["name"] for entry in asked)
+
+
+def _is_alone(content: Mapping[str, Any]) -> bool:
+    parameters = content.get("parameters")
+    return isinstance(parameters, dict) and parameters.get(ALONE) is True
 
 
 def _is_count(value: Any) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from onnx import helper, numpy_helper
 
 from modelserve.bundle import Bundle, Origin, Step, write
-from modelserve.optimize import Auto, optimize, search
+from modelserve.optimize import Auto, contest, optimize, search
 from modelserve.optimize.draft import Memory
 from modelserve.optimize.int8 import int8_static
 from modelserve.optimize.recipes import Recipe
@@ -57,7 +57,9 @@ def count_overruns(searches: int, bound: float) -> Overruns:
     drops = []
     with (
         mock.patch.object(search, "candidates", _candidates),
-        mock.patch.object(search, "race", lambda _original, others, *_, **__: dict.fromkeys(others, Speed(1, 1, 1, 1))),
+        mock.patch.object(
+            contest, "race", lambda _original, others, *_, **__: dict.fromkeys(others, Speed(1, 1, 1, 1))
+        ),
     ):
         for seed in range(searches):
             best = optimize(bundle, Auto(max_drop=bound, data=_rows(seed, _ROWS), goal="size"))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from modelserve.backend.oip import DESCRIBE, sized_reply, sized_request
+from modelserve.bundle.manifest import signature_from_json
 from modelserve.errors import BackendError, ConfigError
 from modelserve.runtime.fetch import fetch
 from modelserve.runtime.server.contracts import detect
+from modelserve.session import Session
 from modelserve.testing import models
 from modelserve.testing.serving import ServerProcess
+from modelserve.wire import decode, encode_request, reply_layout
 
 ROW = b'{"instances":[[1,2,3,4]]}'
 
@@ -128,3 +134,27 @@ def test_fetching_is_all_or_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a folder"):
         fetch(str(tmp_path / "absent"), tmp_path / "into")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "work"]
+
+
+def test_a_container_says_what_its_model_takes_where_it_is_asked_for_answers(tmp_path: Path) -> None:
+    bundle = models.two_inputs()
+    shutil.copytree(bundle.path, tmp_path / "m")
+    with ServerProcess(environment={"AZUREML_MODEL_DIR": str(tmp_path / "m"), **LOOPBACK}) as process:
+        request = urllib.request.Request(f"{process.url}/score", b"{}", {"content-type": DESCRIBE})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            said = json.load(answer)["parameters"]
+    assert signature_from_json(said["signature"]) == bundle.signature
+    assert said["digest"] == bundle.digest
+
+
+def test_a_request_whose_only_header_is_its_type_is_answered_in_kind(tmp_path: Path) -> None:
+    bundle = models.linear()
+    shutil.copytree(bundle.path, tmp_path / "m")
+    media_type, content = sized_request(encode_request(bundle.example()), bundle.signature.primary)
+    with ServerProcess(environment={"AZUREML_MODEL_DIR": str(tmp_path / "m"), **LOOPBACK}) as process:
+        request = urllib.request.Request(f"{process.url}/score", content, {"content-type": media_type})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            reply = sized_reply(answer.headers["content-type"], answer.read())
+    wanted = Session(bundle).run(bundle.example())
+    for name, array in decode(reply_layout(reply.header), reply.body).items():
+        np.testing.assert_array_equal(array, wanted[name])

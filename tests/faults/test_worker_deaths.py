@@ -103,7 +103,7 @@ def _strike(pool: WorkerPool, how: str, stop: threading.Event) -> None:
     for strike in range(5):
         if stop.wait(1.5 if pool.settings.start == "spawn" else 0.25):
             return
-        living = [member.handle.pid for crew in list(pool._crews) for member in list(crew.members)]
+        living = [member.handle.pid for crew in list(pool._roster.crews) for member in list(crew.members)]
         pids = [pid for pid in living if pid]
         if pids:
             _do(how, pids[strike % len(pids)])

@@ -111,7 +111,8 @@ class TestWhatIsCaught:
         def source(x: Array) -> dict[str, Array]:
             return {"label": x.argmin(axis=1), "y": x * 3}
 
-        with pytest.raises(UnfaithfulError, match=r"\d+ of \d+ decisions of 'label' change .*instead of.*x = \["):
+        said = r"of \d+ decisions of 'label' change \(95 % interval \d+\.\d% to \d+\.\d%; .*instead of.*x = \["
+        with pytest.raises(UnfaithfulError, match=said):
             believed(draft(nodes, source, label=True))
 
     def test_a_graph_that_kept_the_examples_answer_is_caught(self) -> None:

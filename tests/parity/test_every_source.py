@@ -5,40 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from asking import answers, bundle_of, numbers
 from torch import nn
 
-from modelserve.bundle import Bundle
 from modelserve.convert import convert
 from modelserve.errors import ConversionError, ModelServeError, UnsupportedSourceError
-from modelserve.session import Session
-from modelserve.tensors import Array
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the frameworks' own deprecations are not ours to mend
-
-RANDOM = np.random.default_rng(0)
-# float32 sums of some hundred terms, taken in another order than the framework takes them.
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-
-
-def bundle_of(source: Any, example: Any = None) -> Bundle:
-    made = convert(source, example)
-    assert isinstance(made, Bundle)
-    return made
-
-
-def answers(bundle: Bundle, inputs: Any) -> dict[str, Array]:
-    names = [spec.name for spec in bundle.signature.outputs]
-    return Session(bundle).run(bundle.signature.check(inputs).tensors, names)
-
-
-def numbers(*shape: int) -> Array:
-    return RANDOM.normal(size=shape).astype(np.float32)
 
 
 class TestOnnx:

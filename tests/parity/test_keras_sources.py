@@ -11,38 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from asking import CLOSE, RANDOM, answers, bundle_of, numbers, step
 
-from modelserve.bundle import Bundle
 from modelserve.convert import convert
 from modelserve.errors import ConversionError, ExampleRequiredError, SignatureError, UnsupportedSourceError
-from modelserve.session import Session
 from modelserve.tensors import Array
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the framework's own deprecations are not ours to mend
 
-RANDOM = np.random.default_rng(0)
-# float32 sums of some hundred terms, taken in another order than the framework takes them.
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 long = pytest.mark.long
-
-
-def bundle_of(source: Any, example: Any = None) -> Bundle:
-    made = convert(source, example)
-    assert isinstance(made, Bundle)
-    return made
-
-
-def answers(bundle: Bundle, inputs: Any) -> dict[str, Array]:
-    names = [spec.name for spec in bundle.signature.outputs]
-    return Session(bundle).run(bundle.signature.check(inputs).tensors, names)
-
-
-def step(bundle: Bundle) -> Any:
-    return bundle.manifest.lineage[0].settings
-
-
-def numbers(*shape: int) -> Array:
-    return RANDOM.normal(size=shape).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

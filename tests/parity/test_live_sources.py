@@ -146,6 +146,28 @@ class TestHowItIsCalled:
         scores = answers(live, X, "decision_function")["decision_function"]
         np.testing.assert_array_equal(scores, source.decision_function(X))
 
+    @pytest.mark.parametrize("columns", [None, ["a", "b", "c", "d"]])
+    def test_a_native_booster_is_given_the_matrix_that_its_predict_takes(self, columns: Any) -> None:
+        import xgboost
+
+        rows = pd.DataFrame(X, columns=columns) if columns else X
+        linear = xgboost.train({"booster": "gblinear", "nthread": 1}, xgboost.DMatrix(rows, Y), 5)
+        live = live_of(linear, rows)
+        assert "gblinear" in live.reason
+        np.testing.assert_array_equal(answers(live, rows)["value"], linear.predict(xgboost.DMatrix(rows)))
+
+    def test_catboosts_own_categories_run_as_they_are_and_unseen_ones_too(self) -> None:
+        import catboost
+
+        frame = pd.DataFrame({"city": ["Ulm", "Bonn", "Köln", "Ulm"] * 20, "x": np.linspace(0, 1, 80)})
+        target = (frame["city"] == "Ulm").astype(int)
+        settings = {"iterations": 5, "verbose": 0, "allow_writing_files": False, "thread_count": 1}
+        source = catboost.CatBoostClassifier(cat_features=["city"], **settings).fit(frame, target)
+        live = live_of(source, frame)
+        assert "keeps hashes in place of the values" in live.reason
+        strange = frame.assign(city=["Rom", *frame["city"][1:]])
+        np.testing.assert_array_equal(answers(live, strange)["label"], source.predict(strange))
+
     def test_only_the_methods_that_are_asked_for_run(self) -> None:
         class Costly:
             def predict(self, x: Any) -> Any:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from asking import answers
 from onnx import TensorProto, helper, numpy_helper
 
 from modelserve.bundle import Bundle, Step
 from modelserve.convert import convert
 from modelserve.errors import ConversionError, ModelServeError, SignatureError, UnsupportedSourceError
-from modelserve.session import Session
 from modelserve.tensors import Array
 
 X = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
@@ -40,10 +40,6 @@ def model(
     )
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(name, one) for name, one in imports.items())]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
-
-
-def answers(bundle: Bundle, given: Any) -> Array:
-    return Session(bundle).run(bundle.signature.check(given).tensors)[bundle.signature.primary]
 
 
 def wanted(rows: Array = X) -> Array:

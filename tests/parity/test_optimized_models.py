@@ -8,6 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from modelserve.bundle import Bundle, Origin, Step, write
+from modelserve.convert import convert
 from modelserve.optimize import Compact, Fuse, Prune, Quantize, optimize
 from modelserve.session import Session
 from modelserve.tensors import Signature, TensorSpec
@@ -41,6 +42,18 @@ def boosted(digits) -> Bundle:
     with threadpool_limits(1):
         model = HistGradientBoostingClassifier(max_iter=30, random_state=0).fit(inputs[:1000], labels[:1000])
     return _classifier(_converted(model, inputs), inputs)
+
+
+@pytest.fixture
+def wide(digits) -> Bundle:
+    """A forest that compares and adds up in float64, whose numbers are tensors."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
+
+    inputs, labels = digits[0].astype(np.float64), digits[1]
+    with threadpool_limits(1):
+        model = HistGradientBoostingClassifier(max_iter=20, random_state=0).fit(inputs[:1000], labels[:1000])
+        return convert(model, inputs[:64])
 
 
 def _converted(model: object, inputs: np.ndarray) -> onnx.ModelProto:
@@ -92,6 +105,22 @@ def test_an_ensemble_of_half_the_trees_still_gives_probabilities(kind, digits, r
     assert half.size_bytes < 0.6 * bundle.size_bytes
     assert np.allclose(scores.sum(axis=1), 1, atol=0.02), "the trees that stay are scaled up"
     assert (labels == fewer).mean() > 0.95
+
+
+def test_a_forest_of_float64_keeps_its_first_trees_and_has_nothing_to_compact(wide, digits):
+    rows = digits[0].astype(np.float64)
+    node = next(node for node in onnx.load(wide.model_path).graph.node if node.op_type == "TreeEnsembleRegressor")
+    assert "target_weights_as_tensor" in [entry.name for entry in node.attribute]
+    half = optimize(wide, Prune(0.5), rows[1000:1200])
+    names = [spec.name for spec in wide.signature.outputs]
+    before, fewer = (Session(bundle).run({"X": rows[1200:]}, names) for bundle in (wide, half))
+    assert half.size_bytes < 0.6 * wide.size_bytes
+    assert (before["label"] == fewer["label"]).mean() > 0.9
+    # Every leaf has one weight, and no statistics of the training were written.
+    report = optimize(wide, Compact()).manifest.reports[-1]
+    assert [item["reason"] for item in report["candidates"]] == [
+        "The tree ensemble is as compact as it can be already."
+    ]
 
 
 def test_an_ensemble_is_skipped_by_what_is_for_layers(forest):

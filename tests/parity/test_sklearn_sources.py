@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from asking import bundle_of
 from sklearn.cluster import DBSCAN, KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
@@ -66,12 +67,6 @@ REGRESSORS: list[Any] = [
     ExtraTreesRegressor(10, random_state=0),
     GradientBoostingRegressor(n_estimators=10),
 ]
-
-
-def bundle_of(source: Any, example: Any, **settings: Any) -> Bundle:
-    made = convert(source, example, **settings)
-    assert isinstance(made, Bundle)
-    return made
 
 
 def answer(bundle: Bundle, rows: Any, *names: str) -> Any:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from asking import CLOSE, answers, bundle_of, ids, numbers, step
 from torch import nn
+from torch_modules import Branching, Looping, expected
 
-from modelserve.bundle import Bundle
 from modelserve.convert import convert
 from modelserve.convert.from_torch_plain import oddity
 from modelserve.errors import (
@@ -20,76 +21,10 @@ from modelserve.errors import (
     SignatureError,
     UnfaithfulError,
 )
-from modelserve.session import Session
-from modelserve.tensors import Array
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the framework's own deprecations are not ours to mend
 
-RANDOM = np.random.default_rng(0)
-# float32 sums of some hundred terms, taken in another order than the framework takes them.
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 long = pytest.mark.long
-
-
-def bundle_of(source: Any, example: Any = None) -> Bundle:
-    made = convert(source, example)
-    assert isinstance(made, Bundle)
-    return made
-
-
-def answers(bundle: Bundle, inputs: Any) -> dict[str, Array]:
-    names = [spec.name for spec in bundle.signature.outputs]
-    return Session(bundle).run(bundle.signature.check(inputs).tensors, names)
-
-
-def step(bundle: Bundle) -> Any:
-    return bundle.manifest.lineage[0].settings
-
-
-def numbers(*shape: int) -> Array:
-    return RANDOM.normal(size=shape).astype(np.float32)
-
-
-def ids(*shape: int) -> Array:
-    return RANDOM.integers(1, 50, size=shape)
-
-
-def flat(answer: Any) -> list[Array]:
-    if isinstance(answer, torch.Tensor):
-        return [answer.numpy()]
-    parts = answer.values() if isinstance(answer, dict) else answer
-    return [array for part in parts if part is not None for array in flat(part)]
-
-
-def expected(module: nn.Module, *args: Any, **kwargs: Any) -> list[Array]:
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    module.eval()
-    with torch.no_grad():
-        found = flat(module(*map(torch.from_numpy, args), **{k: torch.from_numpy(v) for k, v in kwargs.items()}))
-    torch.backends.mha.set_fastpath_enabled(fast)
-    return found
-
-
-class Branching(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.sum() > 0:
-            return x * 2
-        return x - 1
-
-
-class Looping(nn.Module):
-    """Its Python loop is as long as the example, unless it is scripted."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cell = nn.Linear(4, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        state = torch.zeros(x.shape[0], 4)
-        for at in range(x.shape[1]):
-            state = torch.tanh(self.cell(x[:, at]) + state)
-        return state
 
 
 class TestNoSilentLies:

@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from asking import RANDOM, answers, bundle_of
 
-from modelserve.bundle import Bundle
-from modelserve.convert import convert
-from modelserve.session import Session
 from modelserve.tensors import Array
 
 pytestmark = [
@@ -19,7 +17,6 @@ pytestmark = [
     pytest.mark.timeout(300),  # the first export of a process reads all rules of the exporter
 ]
 
-RANDOM = np.random.default_rng(0)
 # float32 sums of some hundred terms in every layer, taken in another order than torch takes them.
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 long = pytest.mark.long
@@ -32,17 +29,6 @@ def hub() -> Any:
     transformers.logging.set_verbosity_error()
     torch.manual_seed(0)
     return transformers
-
-
-def bundle_of(source: Any, example: Any) -> Bundle:
-    made = convert(source, example)
-    assert isinstance(made, Bundle)
-    return made
-
-
-def answers(bundle: Bundle, inputs: Any) -> dict[str, Array]:
-    names = [spec.name for spec in bundle.signature.outputs]
-    return Session(bundle).run(bundle.signature.check(inputs).tensors, names)
 
 
 def expected(model: Any, inputs: Any) -> dict[str, Array]:

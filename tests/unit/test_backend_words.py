@@ -19,7 +19,7 @@ class TestScale:
         assert Scale(1, 4).targets == {}
 
     @pytest.mark.parametrize(
-        ("minimum", "maximum"), [(-1, 1), (2, 1), (0, 0), (1.0, 2), (True, 2), ("1", 2), (None, 1)]
+        ("minimum", "maximum"), [(-1, 1), (2, 1), (-1, 0), (1.0, 2), (True, 2), ("1", 2), (None, 1)]
     )
     def test_counts_that_make_no_sense_are_refused(self, minimum: object, maximum: object) -> None:
         with pytest.raises(InvalidScaleError, match="Scale needs"):

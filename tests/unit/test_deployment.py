@@ -218,8 +218,8 @@ def test_scale_takes_a_number_bounds_or_a_scale(deployment: Deployment) -> None:
         {},
         {"minimum": 1},
         {"replicas": 2, "maximum": 3},
-        {"replicas": 0},
         {"replicas": -1},
+        {"minimum": -1, "maximum": 0},
         {"replicas": True},
         {"replicas": 1.5},
         {"minimum": 3, "maximum": 2},
@@ -229,6 +229,12 @@ def test_scale_takes_a_number_bounds_or_a_scale(deployment: Deployment) -> None:
 def test_a_scale_that_makes_no_sense_is_refused(deployment: Deployment, wanted: dict) -> None:
     with pytest.raises(errors.InvalidScaleError):
         deployment.scale(**wanted)
+    assert len(deployment.status().replicas) == 1
+
+
+def test_resting_is_refused_where_a_place_lacks_it(deployment: Deployment) -> None:
+    with pytest.raises(errors.NotSupportedError, match="'rest'"):
+        deployment.scale(0)
     assert len(deployment.status().replicas) == 1
 
 

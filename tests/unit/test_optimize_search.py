@@ -9,8 +9,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from modelserve.bundle import Bundle, Origin, Step, write
-from modelserve.optimize import Auto, Compact, Progress, Prune, Quantize, optimize, plot, plot_image
+from modelserve.optimize import Auto, Compact, Goal, Progress, Prune, Quantize, optimize, plot, plot_image
 from modelserve.optimize import search as searching
+from modelserve.optimize.confidence import Interval
+from modelserve.optimize.contest import Contest
 from modelserve.optimize.draft import Draft, Pass
 from modelserve.optimize.recipes import Recipe
 from modelserve.optimize.report import Candidate, Verdict
@@ -183,7 +185,7 @@ def test_a_sample_too_small_to_be_sure_is_told_how_many_rows_would_do(monkeypatc
     monkeypatch.setattr(
         searching, "candidates", lambda *_args, **_settings: [Recipe("slightly wrong", (Pass("nudge", _nudge),))]
     )
-    monkeypatch.setattr(searching.Search, "_is_better", lambda *_args, **_settings: True)
+    monkeypatch.setattr(Contest, "is_won", lambda *_args, **_settings: True)
     report = told(optimize(wide_mlp(), Auto(max_drop=0.05, data=rows(400), goal="size")))
     found = report["candidates"][0]
     assert found["verdict"] == "not sure enough"
@@ -192,12 +194,12 @@ def test_a_sample_too_small_to_be_sure_is_told_how_many_rows_would_do(monkeypatc
 
 
 def test_of_those_that_are_as_fast_the_smallest_is_chosen():
-    search = searching.Search(Draft(onnx.ModelProto()), Auto(max_drop=0.1), None, None, "y")
+    contest = Contest(Draft(onnx.ModelProto()), Goal.LATENCY, {})
     made = [
         Candidate(Recipe(name, ()), Verdict.ACCEPTED, size_bytes=size, speeds={1: Speed(ratio, ratio, ratio, 1e-3)})
         for name, ratio, size in (("fastest", 2.0, 100), ("as fast", 1.96, 40), ("slower", 1.9, 10))
     ]
-    assert search._smallest_of_the_fastest(made[0], made) is made[1]
+    assert contest.best(made) is made[1]
 
 
 def _nudge(draft: Draft, _calibration: object) -> Draft:
@@ -251,3 +253,32 @@ def test_the_report_is_drawn_as_a_page_and_as_an_image(tmp_path):
     assert "http" not in page
     plot_image(report, tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_bolder_one_of_the_family_is_judged_though_a_first_race_did_not_show_it_faster():
+    search = searching.Search(Draft(onnx.ModelProto()), Auto(max_drop=0.1), None, _Hands(), "y")
+    for name, family, size, ratio, high in (
+        ("half", "trees", 50, 9.0, 0.02),  # a lucky first race
+        ("a quarter", "trees", 25, 4.0, 0.03),
+        ("another pass", "", 25, 3.0, 0.04),  # neither faster nor further along
+        ("an eighth", "trees", 12, 8.0, 0.12),
+        ("a tenth", "trees", 10, 9.5, 0.13),
+        ("a twelfth", "trees", 8, 9.9, 0.14),  # more than two that may well fail are not tested
+    ):
+        search.tried.append(
+            Candidate(
+                Recipe(name, (Pass("drop", _nudge),), family),
+                Verdict.NOT_JUDGED,
+                size_bytes=size,
+                drop=Interval(0.01, 0.0, high),
+                speeds={1: Speed(ratio, ratio, ratio, 1e-3)},
+            )
+        )
+    assert [item.recipe.name for item in search._finalists()] == ["half", "a quarter", "an eighth", "a tenth"]
+
+
+class _Hands:
+    """Rows that nobody asks for."""
+
+    class fit:  # noqa: N801  # stands for an object
+        tensors = ()

@@ -54,7 +54,7 @@ class HttpBackend(Backend):
     def deploy(
         self, servable: Servable, spec: DeploymentSpec, *, on_progress: Callable[[str], None] | None = None
     ) -> Endpoint:
-        folder = self._folder()
+        folder = _folder(self._options)
         if on_progress is not None:
             on_progress(f"Putting {spec.name} into the server's folder")
         folder.put(spec.name, servable)
@@ -70,26 +70,27 @@ class HttpBackend(Backend):
             options = options.model_copy(update={"url": address})
         _check_url(options.url)
         name = name or _only_model(options)
-        return self._endpoint(name, options, None if options.folder is None else self._folder())
+        return self._endpoint(name, options, None if options.folder is None else _folder(options))
 
     def list(self) -> list[EndpointStatus]:
         _check_url(self._options.url)
         ready = (entry for entry in _index(self._options) if entry.get("state") == "READY")
         return [EndpointStatus(entry["name"], self.name, State.READY, "", None) for entry in ready]
 
-    def _folder(self) -> Folder:
-        _check_url(self._options.url)
-        if self._options.folder is None:
-            raise NotSupportedError(
-                "Serving a new model at a server needs its folder of models. Give the option folder=, where this "
-                "program can write to it; or put the bundle there, and attach to it."
-            )
-        return Folder(self._options.folder, self._options)
-
     def _endpoint(self, name: str, options: HttpOptions, folder: Folder | None) -> HttpEndpoint:
         if folder is None:
             return HttpEndpoint(name, options)
         return HttpEndpoint(name, options, put=folder.put, remove=folder.remove)
+
+
+def _folder(options: HttpOptions) -> Folder:
+    _check_url(options.url)
+    if options.folder is None:
+        raise NotSupportedError(
+            "Serving a new model at a server needs its folder of models. Give the option folder=, where this "
+            "program can write to it; or put the bundle there, and attach to it."
+        )
+    return Folder(options.folder, options)
 
 
 def _check_url(url: str) -> None:

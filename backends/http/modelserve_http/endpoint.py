@@ -17,6 +17,7 @@ from modelserve.backend import (
     Scale,
     Servable,
     State,
+    oip,
 )
 from modelserve.errors import BackendError, DeploymentClosedError, DeploymentNotFoundError, NotSupportedError
 from modelserve_http import protocol
@@ -65,7 +66,7 @@ class HttpEndpoint(Endpoint):
 
     def submit(self, request: Request) -> ReplyFuture:
         self._check_open()
-        header = protocol.request_header(request.message.header, self.signature.primary)
+        header = oip.request_header(request.message.header, self.signature.primary)
         content = b"".join((header, *request.message.buffers))
         return self._wire.start(self._ask(content, len(header), request.timeout_s))
 
@@ -119,7 +120,7 @@ class HttpEndpoint(Endpoint):
         self.close()
 
     async def _ask(self, content: bytes, header_bytes: int, timeout_s: float) -> Reply:
-        headers = {"content-type": "application/octet-stream", protocol.HEADER_LENGTH: str(header_bytes)}
+        headers = {"content-type": "application/octet-stream", oip.HEADER_LENGTH: str(header_bytes)}
         answer = await self._wire.ask(
             "POST", f"{self._path}/infer", content=content, headers=headers, timeout_s=timeout_s
         )

@@ -1,48 +1,27 @@
-"""The Open Inference Protocol as a client speaks it: requests and replies in binary, a signature out of metadata."""
+"""What a server says: a reply out of an answer, a signature out of metadata."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import httpx
 
-from modelserve import wire
+from modelserve.backend import Reply, oip
 from modelserve.bundle.manifest import signature_from_json
 from modelserve.errors import SignatureError, WireError
 from modelserve.tensors import OIP_DATATYPES, Signature, TensorSpec
 
-HEADER_LENGTH = "Inference-Header-Content-Length"
 _DTYPES = {oip: name for name, oip in OIP_DATATYPES.items()}
 
 
-@lru_cache(maxsize=512)
-def request_header(header: bytes, primary: str) -> bytes:
-    """A request's header with its outputs spelt out, in binary: without that a server answers all, as JSON."""
-    try:
-        content = json.loads(header)
-        named = [output["name"] for output in content.get("outputs") or [{"name": primary}]]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return header  # the server says what is wrong with it
-    content["outputs"] = [{"name": name, "parameters": {"binary_data": True}} for name in named]
-    return json.dumps(content, separators=(",", ":")).encode()
-
-
-def reply(answer: httpx.Response) -> wire.Reply:
+def reply(answer: httpx.Response) -> Reply:
     """The reply in an answer.
 
     Raises:
         WireError: its header is longer than the whole.
     """
-    content = answer.content
-    length = answer.headers.get(HEADER_LENGTH)
-    if length is None:  # nothing of it is binary
-        return wire.Reply(content, memoryview(b""))
-    if not length.isdecimal() or int(length) > len(content):
-        raise WireError(f"The answer's header has {length} bytes, the whole answer {len(content)}.")
-    return wire.Reply(content[: int(length)], memoryview(content)[int(length) :])
+    return oip.reply(answer.content, answer.headers.get(oip.HEADER_LENGTH))
 
 
 def signature(metadata: Mapping[str, Any]) -> Signature:

@@ -57,8 +57,9 @@ class Running:
     def limits(self) -> Limits:
         """What one request may be, as the workers are now."""
         limits = self._limits
-        if limits.split_rows != self.pool.split_rows:
-            self._limits = limits = replace(limits, split_rows=self.pool.split_rows, parallel=2 * self.scale.maximum)
+        split_rows, parallel = self.pool.split_rows, 2 * self.scale.maximum
+        if limits.split_rows != split_rows or limits.parallel != parallel:
+            self._limits = limits = replace(limits, split_rows=split_rows, parallel=parallel)
         return limits
 
     def swap(self, servable: Servable) -> None:

@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from modelserve.backend import oip
 from modelserve.backend.contract import (
     CONTRACT_VERSION,
     Backend,
@@ -16,6 +17,8 @@ from modelserve.backend.contract import (
     Support,
 )
 from modelserve.backend.discovery import load_backend, open_backend
+from modelserve.backend.preflight import Finding, Verdict
+from modelserve.backend.rehearsal import Rehearsal
 from modelserve.backend.spec import DeploymentSpec, EndpointStatus, ReplicaStatus, Scale, State
 from modelserve.backend.translate import ErrorTable, raising_ours, translated
 
@@ -30,8 +33,10 @@ __all__ = [
     "Endpoint",
     "EndpointStatus",
     "ErrorTable",
+    "Finding",
     "Limits",
     "Options",
+    "Rehearsal",
     "ReplicaStatus",
     "Reply",
     "ReplyFuture",
@@ -40,7 +45,9 @@ __all__ = [
     "Servable",
     "State",
     "Support",
+    "Verdict",
     "load_backend",
+    "oip",
     "open_backend",
     "raising_ours",
     "read_options",

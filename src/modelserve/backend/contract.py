@@ -8,13 +8,16 @@ A backend carries bytes, never tensors. Encoding, checking and splitting happen 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
+from modelserve.backend.preflight import Finding
+from modelserve.backend.rehearsal import Rehearsal
 from modelserve.backend.spec import DeploymentSpec, EndpointStatus, Scale
 from modelserve.bundle import Bundle, LiveCallable
+from modelserve.errors import DeploymentNotFoundError, NotSupportedError
 from modelserve.tensors import Signature
 from modelserve.wire import Message
 from modelserve.wire import Reply as Reply
@@ -37,6 +40,7 @@ class Capability(Enum):
 
     SCALE = "scale"
     SCALE_TO_ZERO = "scale to zero"
+    REST = "rest"
     AUTOSCALE = "autoscale"
     UPDATE = "update"
     ATTACH = "attach"
@@ -152,7 +156,10 @@ class Backend(ABC):
     def deploy(
         self, servable: Servable, spec: DeploymentSpec, *, on_progress: Callable[[str], None] | None = None
     ) -> Endpoint:
-        """Run `servable` under `spec.name`; an endpoint of that name with the same model is left as it is."""
+        """Run `servable` under `spec.name`; an endpoint of that name with the same model is left as it is.
+
+        A deploy that fails or is interrupted leaves nothing that it made.
+        """
 
     @abstractmethod
     def attach(self, name: str) -> Endpoint:
@@ -165,7 +172,36 @@ class Backend(ABC):
 
     @abstractmethod
     def list(self) -> list[EndpointStatus]:
-        """The endpoints that modelserve made here."""
+        """The endpoints that modelserve made here; what a deploy left behind is one that is `FAILED`."""
+
+    def delete(self, name: str) -> None:
+        """Remove everything that modelserve made here under this name, leftovers too. Quiet when there is nothing."""
+        try:
+            endpoint = self.attach(name)
+        except DeploymentNotFoundError:
+            return
+        endpoint.delete()
+
+    def preflight(self, servable: Servable, spec: DeploymentSpec) -> Sequence[Finding]:
+        """What `deploy` would check before it creates anything; touches nothing."""
+        return ()
+
+    def policy(self) -> dict[str, Any]:
+        """The least permissions that these options need, in the place's own form, by who needs them.
+
+        Raises:
+            NotSupportedError: nobody needs any.
+        """
+        raise NotSupportedError(f"Backend {self.name!r} needs no permissions of an account.")
+
+    def rehearsal(self) -> Rehearsal:
+        """A stand-in for this place on this machine, with these options.
+
+        Raises:
+            NotSupportedError: there is none.
+            MissingExtraError: its packages are not installed.
+        """
+        raise NotSupportedError(f"Backend {self.name!r} has no rehearsal: {self.name} is the real thing already.")
 
     def supports(self, capability: Capability) -> Support:
         """How far this place has `capability`."""

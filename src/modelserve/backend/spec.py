@@ -15,6 +15,8 @@ from modelserve.errors import InvalidScaleError
 class Scale:
     """How many replicas. `minimum == maximum` is a fixed size; a minimum of 0 rests until a request.
 
+    0 and 0 rests until it is scaled up again.
+
     Attributes:
         target_inflight: Requests under way per replica to aim at, between minimum and maximum.
         target_cpu: Share of a replica's processors to aim at, 0 to 1.
@@ -30,10 +32,8 @@ class Scale:
     def __post_init__(self) -> None:
         if not all(isinstance(count, int) and not isinstance(count, bool) for count in (self.minimum, self.maximum)):
             raise InvalidScaleError(f"Scale needs whole numbers, got {self.minimum!r}..{self.maximum!r}.")
-        if not 0 <= self.minimum <= self.maximum or self.maximum == 0:
-            raise InvalidScaleError(
-                f"Scale needs 0 <= minimum <= maximum and a maximum of at least 1, got {self.minimum}..{self.maximum}."
-            )
+        if not 0 <= self.minimum <= self.maximum:
+            raise InvalidScaleError(f"Scale needs 0 <= minimum <= maximum, got {self.minimum}..{self.maximum}.")
         targets = self.targets
         if len(targets) > 1:
             raise InvalidScaleError(f"Scale takes one target, got {', '.join(targets)}.")

@@ -15,6 +15,8 @@ from modelserve.errors import (
     ExampleRequiredError,
     InputError,
     ModelServeError,
+    ResumeError,
+    SourceError,
     UnknownBackendError,
     UnsupportedSourceError,
 )
@@ -26,6 +28,8 @@ _BAD_INPUT = (
     UnknownBackendError,
     UnsupportedSourceError,
     ExampleRequiredError,
+    SourceError,
+    ResumeError,
     FileNotFoundError,
     IsADirectoryError,
 )

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from modelserve.cli.places import places
+
 app = typer.Typer(
     name="modelserve",
     help="From a trained model to answers.",
@@ -22,6 +24,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(cache_app, name="cache")
 keys_app = typer.Typer(no_args_is_help=True, help="The API keys of a server.")
 app.add_typer(keys_app, name="keys")
+app.add_typer(places)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.", show_default=False)]
@@ -122,11 +125,17 @@ def predict(
         str, typer.Argument(metavar="BUNDLE_OR_NAME", help="A bundle's folder, a model file, or a deployment's name.")
     ],
     inputs: Annotated[
-        Path, typer.Argument(metavar="INPUT", help=".npy, .npz, .csv, .json or .jsonl; - reads JSON lines.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="A file of rows, or - for JSON lines; a pattern, folder or URL of a data set."
+        ),
     ],
     *,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help=".npy, .npz, .csv, .json or .jsonl.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help=".npy, .npz, .csv, .json or .jsonl; a folder for a data set."
+        ),
     ] = None,
     outputs: Annotated[
         str | None, typer.Option("--outputs", metavar="NAMES", help="Outputs wanted, separated by commas.")
@@ -135,13 +144,58 @@ def predict(
     timeout_s: Annotated[
         float | None, typer.Option("--timeout", metavar="SECONDS", help="Longest time to wait for the answer.")
     ] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", metavar="NAMES", help="Data set: columns for the model, by commas.")
+    ] = None,
+    keep: Annotated[
+        str | None, typer.Option("--keep", metavar="NAMES", help="Data set: columns to stand beside the outputs.")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", metavar="KIND", help="Data set: parquet (default), csv, jsonl or npy.")
+    ] = None,
+    batch_rows: Annotated[
+        int | None, typer.Option("--batch-rows", metavar="ROWS", help="Data set: rows of a request; else measured.")
+    ] = None,
+    max_failures: Annotated[
+        int | None, typer.Option("--max-failures", metavar="ROWS", help="Data set: more failed rows end it; else 1000.")
+    ] = None,
+    cast: Annotated[bool, typer.Option("--cast", help="Data set: floats may be rounded to the model's dtype.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Data set: remove what is there, begin anew.")] = False,
+    engine: Annotated[
+        str | None, typer.Option("--engine", metavar="NAME", help="Data set: local (default) or ray.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="COUNT", help="Data set: worker processes of a bundle.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer the rows of a file; a bundle is served by this machine for as long as that takes."""
-    from modelserve.cli.predict import run
+    """Answer the rows of a file, or of a data set into a folder; a bundle is served here for as long as that takes."""
+    from modelserve.cli import dataset, predict
 
-    names = None if outputs is None else [name.strip() for name in outputs.split(",")]
-    run(model, inputs, output=output, outputs=names, target=target, timeout_s=timeout_s, as_json=as_json)
+    names = _names(outputs)
+    given: dict[str, object] = {
+        "columns": _names(columns),
+        "keep": _names(keep),
+        "format": form,
+        "batch_rows": batch_rows,
+        "max_failures": max_failures,
+        "cast": cast or None,
+        "restart": restart or None,
+        "engine": engine,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    if dataset.is_meant(inputs, output):
+        options |= {"outputs": names, "timeout_s": timeout_s}
+        dataset.run(model, inputs, output, target=target, workers=workers, options=options, as_json=as_json)
+    else:
+        dataset.check_single(inputs, output, options)
+        predict.run(
+            model, Path(inputs[0]), output=output, outputs=names, target=target, timeout_s=timeout_s, as_json=as_json
+        )
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 @app.command()
@@ -254,6 +308,36 @@ def cache_clear(
     from modelserve.cli.cache import clear
 
     clear(is_agreed=yes, as_json=as_json)
+
+
+@app.command()
+def rehearse(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A configured target, or an installed backend.")],
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="By default a small model.", show_default=False)
+    ] = None,
+    *,
+    name: Annotated[str, typer.Option("--name", help="The deployment's name.")] = "rehearsal",
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Live a deployment's whole life on this machine: what passes, what the real place would refuse and why."""
+    from modelserve.cli.rehearse import run
+
+    run(target, bundle, name=name, html=html, as_json=as_json)
+
+
+@app.command()
+def policy(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A configured target, or an installed backend.")],
+    *,
+    who: Annotated[str | None, typer.Option("--who", help="Only the document for caller, role, ...")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the least permissions that a target needs."""
+    from modelserve.cli.policy import run
+
+    run(target, who=who, as_json=as_json)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from modelserve.home import home
 
 #: The folders that modelserve makes in its home, each with the names of what it puts into them.
 ROOMS = {
+    "images": re.compile(r"[0-9a-f]{64}|\.making-.+"),
     "bundles": re.compile(r"[0-9a-f]{64}|\.(making|unpacking|old)-.+"),
     "mapped": re.compile(r"[0-9a-f]{32}|\.[0-9a-f]{32}-.+"),
 }
@@ -87,6 +88,8 @@ def _size_bytes(folder: Path) -> int:
 def _what(path: Path) -> str:
     if path.name.startswith("."):
         return "left over from an interrupted write"
+    if path.parent.name == "images":
+        return "a part of a container image"
     if path.parent.name == "mapped":
         return "weights packed for this processor"
     try:

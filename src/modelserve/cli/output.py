@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -96,6 +96,17 @@ def working(doing: str) -> Iterator[None]:
         return
     with screen.status(Text(doing), spinner="dots"):
         yield
+
+
+@contextmanager
+def reporting(doing: str) -> Iterator[Callable[[str], None]]:
+    """What it is at, line by line on standard error: in one place on a screen, one below the other in a log."""
+    screen = Console(file=sys.stderr, highlight=False)
+    if not screen.is_terminal:
+        yield lambda line: screen.print(Text(line), soft_wrap=True)
+        return
+    with screen.status(Text(doing), spinner="dots") as shown:
+        yield lambda line: shown.update(Text(f"{doing}: {line}"))
 
 
 def _fill(table: Table, rows: Sequence[Sequence[str | Text]]) -> None:

@@ -31,7 +31,7 @@ def run(
         answers.check_kind(output, outputs=len(outputs or ("primary",)))
     content = tables.read(inputs)
     with working(f"Starting {model}"):
-        deployment = _open(model, target)
+        deployment = opened(model, target, scale=1)
     with deployment, working("Predicting"):
         found = _ask(deployment, content, outputs, timeout_s)
     is_one = outputs is None
@@ -44,9 +44,14 @@ def run(
             print_line(line)
 
 
-def _open(model: str, target: str | None) -> Deployment:
+def opened(model: str, target: str | None, *, scale: int | None) -> Deployment:
+    """The deployment that is meant; a bundle or model file is served for as long as it is open.
+
+    Args:
+        scale: Replicas of a bundle; None leaves the number to the place.
+    """
     if Path(model).exists():
-        return Model(Path(model)).serve(target or _HERE, scale=1, ephemeral=True)
+        return Model(Path(model)).serve(target or _HERE, scale=scale, ephemeral=True)
     try:
         return attach(model, target)
     except NotSupportedError as error:

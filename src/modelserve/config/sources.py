@@ -79,13 +79,13 @@ def _from_variable(variable: str, text: str, spelled: Mapping[str, str]) -> dict
     if len(parts) < 2 or not all(parts):
         raise ConfigError(f"The environment variable {variable!r} names no key. Write {_PREFIX}<TARGET>__<KEY>.")
     key = ("targets", spelled.get(parts[0], parts[0]), *parts[1:])
-    value = _value(text)
+    value = value_of(text)
     if isinstance(value, dict) and value:
         return flatten(value, Layer.ENVIRONMENT, prefix=key, place=variable)
     return {key: Setting(key, value, Layer.ENVIRONMENT, variable)}
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """A TOML value where the text is one (2, true, [1, 2], "quoted"), and otherwise the text itself."""
     try:
         parsed = tomllib.loads(f"value = {text}")

@@ -17,6 +17,7 @@ from modelserve.convert.detect import open_file
 from modelserve.convert.image_example import readings
 from modelserve.convert.images import ImageInput
 from modelserve.convert.live import as_it_is
+from modelserve.convert.made_up import made_up_example
 from modelserve.convert.routes import portable
 from modelserve.errors import ConversionError, ExampleRequiredError, InputError, SignatureError
 from modelserve.fidelity import Tolerance
@@ -39,7 +40,8 @@ def convert(
     Args:
         source: A model of a supported framework, or the path of a model file.
         example: Inputs that it takes, at least one row; more rows make a better comparison.
-        signature: Names, dtypes and axes for its inputs and outputs, where the source's own will not do.
+        signature: Names, dtypes and axes for its inputs and outputs, where the source's own will not do. Without an
+            example rows that fit it are made up, and the certificate says so.
         inputs: An `ImageInput`, or a dict of them by input name, where the model is to take images as they come from
             a decoder; the example is images then, too, and may be left out for a model of one input.
         tolerance: How far numbers may be from the source's; a number allows that much in the outputs' units.
@@ -51,7 +53,12 @@ def convert(
     """
     source, asked = _live_object(source), _as_tolerance(tolerance)
     if inputs is None:
-        return portable(source, example, signature=signature, tolerance=asked, into=into)
+        try:
+            return portable(source, example, signature=signature, tolerance=asked, into=into)
+        except ExampleRequiredError:
+            if signature is None:
+                raise
+        return _by_signature_alone(source, signature, asked, into)
     refusal: ConversionError | InputError | None = None
     for given, images in readings(source, example, inputs):
         try:
@@ -83,7 +90,21 @@ def portable_or_live(
     except ConversionError as refusal:
         if inputs is not None:
             raise
+        if example is None and signature is not None:
+            example = made_up_example(source, signature)
         return as_it_is(source, example, signature, refusal)
+
+
+def _by_signature_alone(source: Any, signature: Signature, tolerance: Tolerance | None, into: Path | None) -> Bundle:
+    remarks = {"example": "made up from the signature"}
+    example = made_up_example(source, signature)
+    try:
+        return portable(source, example, signature=signature, tolerance=tolerance, into=into, remarks=remarks)
+    except ConversionError as error:
+        raise type(error)(
+            f"{error}\nThe example was made up from the signature. Give rows of what the source was trained on: "
+            "Model(source, example=X[:8])"
+        ) from error
 
 
 def _live_object(source: Any) -> Any:

@@ -41,6 +41,10 @@ class Drawing:
         self.nodes.append(helper.make_node(kind, list(inputs), [name], domain=domain, name=name, **attributes))
         return name
 
+    def add_both(self, kind: str, inputs: Sequence[str], names: Sequence[str], **attributes: Any) -> None:
+        """Append a node of several outputs."""
+        self.nodes.append(helper.make_node(kind, list(inputs), list(names), name=names[0], **attributes))
+
     def flat(self, value: str) -> str:
         """A value of one column, (rows, 1), as (rows,)."""
         return self.add("Reshape", [value, self.weight(np.array([-1], np.int64))])

@@ -22,7 +22,7 @@ _UNSEEN = "\u2603 unseen"
 def samples(signature: Signature, example: Tensors, *, seed: int = 0) -> Iterator[Sample]:
     """The example, several batch sizes of it, boundary rows, shuffled rows and unseen text.
 
-    Probes (unseen text) come last; a source that refuses them is not held to them.
+    Probes (unseen text, capital letters) come last; a source that refuses them is not held to them.
     """
     yield Sample("example", example)
     random = np.random.default_rng(seed)
@@ -37,6 +37,8 @@ def samples(signature: Signature, example: Tensors, *, seed: int = 0) -> Iterato
     if any(array.dtype.kind == "O" for array in example.values()):
         two = _resized(example, 2)
         yield Sample("unseen text", {name: _unseen(array) for name, array in two.items()}, probes=True)
+        # Making letters small again is a matter of languages, which runtimes know fewer of.
+        yield Sample("capital letters", {name: _capital(array) for name, array in example.items()}, probes=True)
 
 
 def batches_of(rows: int) -> str:
@@ -161,3 +163,9 @@ def _with(array: Array, value: float) -> Array:
 
 def _unseen(array: Array) -> Array:
     return np.full_like(array, _UNSEEN) if array.dtype.kind == "O" else array
+
+
+def _capital(array: Array) -> Array:
+    if array.dtype.kind != "O":
+        return array
+    return np.array([text.upper() for text in array.ravel()], object).reshape(array.shape)

@@ -65,9 +65,10 @@ def _dump(source: Any) -> dict[str, Any]:
     for kind, found in kinds.items():
         if len(found):
             raise UnsupportedSourceError(
-                f"{type(source).__name__} has {kind} features ({list(found)}), which CatBoost turns into numbers by "
-                "tables of its training data; they have no portable form here. Encode them in a step before it, such "
-                "as scikit-learn's OrdinalEncoder, and train on that."
+                f"{type(source).__name__} has {kind} features ({list(found)}). CatBoost turns them into numbers by "
+                "tables of its training data, and keeps hashes in place of the values, so that "
+                "they have no portable form here. Encode them in a step before it, such as scikit-learn's "
+                "OrdinalEncoder, and train on that; or serve it on a local target, which runs it as it is."
             )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.json"

@@ -53,6 +53,9 @@ from modelserve.tensors import Array, Signature, Tensors
 _OPSETS = {"": 18, "ai.onnx.ml": 3}
 # What a float32 graph of a float64 model is known to reach (facts on converters); relative to the row's largest score.
 _TOLERANCE = Tolerance(1e-5, 1e-4)
+# Words of two letters and more: to Python, and to the expressions of the runtime, whose \w knows ASCII alone. skl2onnx
+# would take single letters for words, too, which changes pairs of words.
+_WORDS, _WORDS_ELSEWHERE = r"(?u)\b\w\w+\b", r"[\p{L}\p{N}_][\p{L}\p{N}_]+"
 _METHODS = ("predict", "predict_proba", "decision_function", "transform")
 # What compares numbers with thresholds or with each other, beside forests.
 _JUMPING = (AdaBoostRegressor, BaseEncoder, NeighborsBase, RandomForestClassifier, RandomTreesEmbedding)
@@ -227,6 +230,8 @@ def _options(portable: Any) -> dict[int, dict[str, Any]]:
         settings: dict[str, Any] = {"zipmap": False} if maps else {}
         if isinstance(part, CountVectorizer):
             settings["locale"] = "C"
+            if part.analyzer == "word" and part.token_pattern == _WORDS:
+                settings["tokenexp"] = _WORDS_ELSEWHERE
         if settings or (hasattr(part, "get_params") and sklearn.base.is_classifier(part)):
             options[id(part)] = settings
     return options

@@ -55,6 +55,12 @@ from modelserve.convert.from_sklearn_encoders import (
     ordinal,
     power,
 )
+from modelserve.convert.from_sklearn_near import (
+    nearest_class,
+    nearest_value,
+    within_radius_class,
+    within_radius_value,
+)
 from modelserve.convert.from_sklearn_standins import (
     TransformerStandIn,
     forest_stand_in,
@@ -228,6 +234,10 @@ _RULES: Mapping[type, Rule] = {
     sklearn.ensemble.AdaBoostClassifier: _weighted_votes,
     sklearn.ensemble.RandomTreesEmbedding: _embedding,
     sklearn.neighbors.NearestCentroid: centroids,
+    sklearn.neighbors.KNeighborsClassifier: nearest_class,
+    sklearn.neighbors.KNeighborsRegressor: nearest_value,
+    sklearn.neighbors.RadiusNeighborsClassifier: within_radius_class,
+    sklearn.neighbors.RadiusNeighborsRegressor: within_radius_value,
     sklearn.cluster.MeanShift: _nearest("cluster_centers_", ""),
     sklearn.cluster.AffinityPropagation: _nearest("cluster_centers_", ""),
     sklearn.cluster.Birch: _nearest("subcluster_centers_", "subcluster_labels_"),

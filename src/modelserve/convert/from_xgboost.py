@@ -19,6 +19,7 @@ from modelserve.convert.boosted import Model, classifier_methods, drafts_of
 from modelserve.convert.contract import Draft
 from modelserve.convert.forest import Compare, Forest, Link, Members, Tree, with_sets
 from modelserve.errors import ConversionError, UnsupportedSourceError
+from modelserve.live import MatrixModel
 from modelserve.tensors import Array
 
 #: Objectives by their link. All others are refused.
@@ -61,6 +62,10 @@ class XGBoostConverter:
         """A model within a scikit-learn estimator."""
         return _model(source).forest
 
+    def taking_rows(self, source: Any) -> Any:
+        """A Booster as a model whose `predict` takes rows, for workers that run it as it is."""
+        return _taking_rows(source) if isinstance(source, xgboost.Booster) else source
+
 
 converter = XGBoostConverter()
 
@@ -68,7 +73,7 @@ converter = XGBoostConverter()
 def _model(source: Any) -> Model:
     if isinstance(source, xgboost.Booster):
         forest = _forest(source, (0, 0), None)
-        return Model(forest, {"value": lambda rows: source.predict(_matrix(source, rows))}, source.feature_names)
+        return Model(forest, {"value": _taking_rows(source).predict}, source.feature_names)
     try:
         booster = source.get_booster()
     except Exception as error:
@@ -85,11 +90,10 @@ def _model(source: Any) -> Model:
     return Model(forest, methods, booster.feature_names)
 
 
-def _matrix(booster: Any, rows: Any) -> Any:
+def _taking_rows(booster: Any) -> MatrixModel:
     # A table of numbers alone has the names that the model was trained with, in their order.
-    names = None if hasattr(rows, "columns") else booster.feature_names
-    types = None if hasattr(rows, "columns") else booster.feature_types
-    return xgboost.DMatrix(rows, feature_names=names, feature_types=types, enable_categorical=True)
+    columns = {"feature_names": booster.feature_names, "feature_types": booster.feature_types}
+    return MatrixModel(booster, xgboost.DMatrix, {"enable_categorical": True}, columns)
 
 
 def _forest(booster: Any, rounds: tuple[int, int], classes: Array | None) -> Forest:

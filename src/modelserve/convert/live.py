@@ -18,6 +18,7 @@ import numpy as np
 
 from modelserve.bundle import LiveCallable
 from modelserve.convert import edges
+from modelserve.convert.detect import find_converter
 from modelserve.convert.hybrid import split_call
 from modelserve.errors import ConversionError, ExampleRequiredError, InputError, ModelServeError, SignatureError
 from modelserve.fidelity import Comparison, Tolerance, rows_are_independent
@@ -49,7 +50,7 @@ def as_it_is(source: Any, example: Any, signature: Signature | None, refusal: Co
         raise ExampleRequiredError(
             f"{_described(source)} does not say what it takes. Give inputs that it takes: Model(source, example=X[:8])"
         ) from refusal
-    call, given = _call(source, example)
+    call, given = _call(_taking_rows(source), example)
     reason = str(refusal)
     split = split_call(source, given)
     if split is not None:
@@ -71,6 +72,15 @@ def _can_be_called(source: Any) -> bool:
 
 def _is_estimator(source: Any) -> bool:
     return hasattr(source, "predict") or hasattr(source, "transform")
+
+
+def _taking_rows(source: Any) -> Any:
+    """The source, or what stands for it where its `predict` takes something else than rows."""
+    try:
+        taking_rows = getattr(find_converter(source), "taking_rows", None)
+    except ModelServeError:
+        return source  # nobody knows it, so that it is called as it is
+    return source if taking_rows is None else taking_rows(source)
 
 
 def _roots(source: Any) -> set[str]:

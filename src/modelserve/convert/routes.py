@@ -8,7 +8,7 @@ source ──find_converter──► drafts ──override, image──► certi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,18 +49,21 @@ def portable(
     tolerance: Tolerance | None = None,
     into: Path | None = None,
     images: Sequence[Images] = (),
+    remarks: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """The source as a bundle.
 
     Args:
         images: The preprocessing to build in; the example is what it makes of the images.
+        remarks: What the certificate is to say besides; plain JSON.
 
     Raises:
         ConversionError: no route led there; each is named with its reason.
     """
     start = time.perf_counter()
     converter = find_converter(source, example)
-    attempt = _Attempt(partial(_as_asked, signature, images), partial(certified, asked=tolerance, into=into), start)
+    certify = partial(certified, asked=tolerance, into=into)
+    attempt = _Attempt(partial(_as_asked, signature, images), certify, start, remarks or {})
     for number, make in enumerate(converter.drafts(source, example), 1):
         bundle = attempt.take(f"route {number}", make)
         if bundle is not None:
@@ -74,10 +77,16 @@ def portable(
 class _Attempt:
     """What was tried so far for one source."""
 
-    def __init__(self, finish: Callable[[Draft], Draft], certify: Callable[..., Bundle], start: float) -> None:
+    def __init__(
+        self,
+        finish: Callable[[Draft], Draft],
+        certify: Callable[..., Bundle],
+        start: float,
+        remarks: Mapping[str, Any],
+    ) -> None:
         self.refusals: list[_Refusal] = []
         self._drafts: list[tuple[str, Draft]] = []
-        self._finish, self._certify, self._start = finish, certify, start
+        self._finish, self._certify, self._start, self._remarks = finish, certify, start, remarks
 
     def take(self, route: str, make: Callable[[], Draft]) -> Bundle | None:
         """The bundle, if this route leads to one."""
@@ -115,7 +124,7 @@ class _Attempt:
     def _notes(self) -> dict[str, Any]:
         refused = [{"route": refusal.route, "reason": str(refusal.error)} for refusal in self.refusals]
         seconds = round(time.perf_counter() - self._start, 3)
-        return {"seconds": seconds, "refused": refused}
+        return {"seconds": seconds, "refused": refused, **self._remarks}
 
 
 def _as_asked(signature: Signature | None, images: Sequence[Images], draft: Draft) -> Draft:

@@ -9,15 +9,28 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from modelserve.backend import Backend, Capability, Endpoint, EndpointStatus, Scale, Servable, Support
+from modelserve.backend import Backend, Capability, Endpoint, EndpointStatus, Limits, Scale, Servable, Support
 from modelserve.bundle import Bundle, LiveCallable
 from modelserve.deployment.answer import acollect, answer, ask, collect
-from modelserve.errors import DeploymentClosedError, InputError, InvalidScaleError, NotSupportedError, SignatureError
+from modelserve.errors import (
+    DeploymentClosedError,
+    InputError,
+    InvalidScaleError,
+    MissingExtraError,
+    NotSupportedError,
+    SignatureError,
+)
 from modelserve.tensors import Signature, TensorSpec
+
+if TYPE_CHECKING:  # it brings pyarrow, which only data sets need
+    from modelserve.dataset import Progress, Report
+    from modelserve.dataset.choice import Columns
 
 
 class ServableSource(Protocol):
@@ -29,9 +42,12 @@ class ServableSource(Protocol):
 class Deployment:
     """A model that answers. Leaving `with` closes it; on a cloud the endpoint goes on until `delete`."""
 
-    def __init__(self, endpoint: Endpoint, backend: Backend, *, ephemeral: bool = False) -> None:
+    def __init__(
+        self, endpoint: Endpoint, backend: Backend, *, ephemeral: bool = False, servable: Servable | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._backend = backend
+        self._servable = servable
         self._ephemeral = ephemeral
         self._closed = False
         # Holds the endpoint and never this object, which could otherwise not be collected.
@@ -46,6 +62,11 @@ class Deployment:
     def signature(self) -> Signature:
         """What it takes and gives now."""
         return self._endpoint.signature
+
+    @property
+    def limits(self) -> Limits:
+        """What one request may be there; larger ones are split by rows where that changes nothing."""
+        return self._open("limits").limits
 
     def predict(self, inputs: Any, *, outputs: Sequence[str] | None = None, timeout_s: float | None = None) -> Any:
         """What the source model's own predict answers.
@@ -78,6 +99,72 @@ class Deployment:
         if len(question.requests) == 1:
             return answer(question, [await endpoint.submit(question.requests[0])])
         return answer(question, await acollect(endpoint, question))
+
+    def predict_dataset(
+        self,
+        source: Any,
+        into: str | Path,
+        *,
+        columns: Columns | None = None,
+        keep: Sequence[str] | None = None,
+        outputs: Sequence[str] | None = None,
+        format: Literal["parquet", "csv", "jsonl", "npy"] = "parquet",  # noqa: A002  # what it is called everywhere
+        batch_rows: int | None = None,
+        max_failures: int | None = 1000,
+        cast: bool = False,
+        restart: bool = False,
+        engine: str = "local",
+        timeout_s: float | None = None,
+        progress: bool | Callable[[Progress], None] = False,
+    ) -> Report:
+        """Answer every row of a data set, and write the answers into a folder, in the source's order.
+
+        Memory is bounded whatever the size. Stopped or killed at any moment, the same call goes on where it was, and
+        the folder's files are, byte for byte, those of a run that was never stopped.
+
+        Args:
+            source: A path, folder, pattern or URL of Parquet, Arrow, CSV, JSON lines, .npy, .npz or pictures, or
+                several of them; an Arrow table or reader; a pandas or polars frame; an array or a dict of columns; an
+                iterator of these, or of rows as dicts.
+            into: The folder; it is made. It holds `part-*`, `_failed-*.jsonl` for rows without an answer,
+                `_manifest.jsonl` and `_report.json`.
+            columns: What the model is fed with, where names and sizes do not tell: names in order, or a dict by input.
+            keep: Columns of the source that stand beside the outputs.
+            outputs: The names of the outputs wanted; without it the primary one.
+            batch_rows: Rows of a request; by default what a short measurement finds.
+            max_failures: More rows than this without an answer end the run; None for no bound.
+            cast: Whether floats may be rounded to the model's dtype.
+            restart: Remove the parts that are there, and begin anew.
+            engine: Who does it: "local", "ray", or another that is installed.
+            timeout_s: Longest time for one request.
+            progress: True draws a bar on standard error; or what is called with a `Progress` now and then.
+
+        Raises:
+            SignatureError: columns are missing, or do not fit the model; nothing was written.
+            SourceError, SinkError: rows cannot be read, or parts not be written; what is there stays.
+            ResumeError: the folder holds parts of another model, source or option.
+            FolderInUseError: another run writes into the folder.
+            TooManyFailuresError: more rows failed than may.
+        """
+        endpoint = self._open("predict_dataset")
+        _require_pyarrow()
+        from modelserve.dataset import Options, predict_dataset
+        from modelserve.dataset.progress import shown
+
+        options = Options(
+            columns=columns,
+            keep=keep,
+            outputs=outputs,
+            format=format,
+            batch_rows=batch_rows,
+            max_failures=max_failures,
+            cast=cast,
+            restart=restart,
+            engine=engine,
+            timeout_s=timeout_s,
+        )
+        with shown(progress) as tell:
+            return predict_dataset(endpoint, source, into, options, servable=self._servable, on_progress=tell)
 
     def scale(
         self,
@@ -124,6 +211,7 @@ class Deployment:
         require_servable(self._backend, servable)
         _check_replaceable(endpoint.signature, servable.signature)
         endpoint.update(servable)
+        self._servable = servable
 
     def logs(self) -> list[str]:
         """Lines that the replicas wrote, oldest first."""
@@ -187,7 +275,9 @@ def require_scale(backend: Backend, scale: Scale) -> None:
     require(backend, Capability.SCALE)
     if not scale.is_fixed:
         require(backend, Capability.AUTOSCALE)
-    if scale.minimum == 0:
+    if scale.maximum == 0:
+        require(backend, Capability.REST)
+    elif scale.minimum == 0:
         require(backend, Capability.SCALE_TO_ZERO)
 
 
@@ -197,6 +287,14 @@ def require_servable(backend: Backend, servable: Servable) -> None:
         raise NotSupportedError(
             f"Backend {backend.name!r} runs portable models only, and this source could not be made one: "
             f"{servable.reason} Serve it on a local target."
+        )
+
+
+def _require_pyarrow() -> None:
+    if find_spec("pyarrow") is None:
+        raise MissingExtraError(
+            "Data sets need the package pyarrow, which is not installed. Install it with: "
+            'pip install "modelserve[dataset]"'
         )
 
 

@@ -74,12 +74,13 @@ def as_scale(value: Scale | int | Mapping[str, Any] | None) -> Scale | None:
         ) from None
 
 
-def attach(name_or_url: str, target: str | None = None) -> Deployment:
+def attach(name_or_url: str, target: str | None = None, **options: Any) -> Deployment:
     """A deployment that was made earlier, or by another program.
 
     Args:
         name_or_url: Its name at `target`, or the address of a server.
         target: By default the default target; for an address, the backend that speaks HTTP.
+        options: The backend's own options, over what the configuration says.
 
     Raises:
         DeploymentNotFoundError: there is none of that name.
@@ -88,10 +89,18 @@ def attach(name_or_url: str, target: str | None = None) -> Deployment:
     """
     if not isinstance(name_or_url, str) or not name_or_url:
         raise InputError(f"attach takes a deployment's name or address, got {name_or_url!r}.")
-    if target is None and name_or_url.startswith(("http://", "https://")):
-        target = "http"
-    backend = open_target(target).backend
+    return attach_at(open_target(target or implied_target(name_or_url), code=options), name_or_url)
+
+
+def attach_at(opened: OpenTarget, name_or_url: str) -> Deployment:
+    """As `attach`, at a target that was opened before."""
+    backend = opened.backend
     if backend.supports(Capability.ATTACH) is Support.NOT_IMPLEMENTED:
         require(backend, Capability.ATTACH)
     # Where it is impossible, the place itself says why.
     return Deployment(backend.attach(name_or_url), backend)
+
+
+def implied_target(name_or_url: str) -> str | None:
+    """The target of an address, where none is named; None for a name."""
+    return "http" if name_or_url.startswith(("http://", "https://")) else None

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from modelserve.errors import ModelServeError
-from modelserve.fidelity.report import FidelityReport, OutputFidelity, Tolerance, row_scale
+from modelserve.fidelity.report import FidelityReport, OutputFidelity, Tolerance, row_scale, wilson_interval
 from modelserve.tensors import Array, Tensors
 
 Answer: TypeAlias = Callable[[Tensors], Mapping[str, Array]]
@@ -140,10 +140,11 @@ class Comparison:
         where = f"{sample.origin}, row {row}" if changed.any() else ""
         self._note(OutputFidelity(name, 0.0, 0.0, True, int(changed.sum()), int(ties.sum()), rows, where))
         if changed.any():
+            low, high = wilson_interval(int(changed.sum()), rows)
             reason = (
-                f"{int(changed.sum())} of {rows} decisions of {name!r} change (rows from {sample.origin!r}; the first "
-                f"in row {row}: {np.atleast_1d(got)[row]!r} instead of {np.atleast_1d(want)[row]!r}, at "
-                f"{_shown(sample.tensors, row)})."
+                f"{int(changed.sum())} of {rows} decisions of {name!r} change (95 % interval {low:.1%} to {high:.1%}; "
+                f"rows from {sample.origin!r}; the first in row {row}: {np.atleast_1d(got)[row]!r} instead of "
+                f"{np.atleast_1d(want)[row]!r}, at {_shown(sample.tensors, row)})."
             )
             self._refuse(_Finding(1, float(changed.mean()), reason, sample, row))
 

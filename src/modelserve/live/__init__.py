@@ -5,8 +5,9 @@
 Workers unpickle these classes by name, so that this room imports no framework, no converter and no onnx.
 """
 
-from modelserve.live.calls import EstimatorCall, SourceCall, TorchCall
+from modelserve.live.calls import EstimatorCall, MatrixModel, SourceCall, TorchCall
 from modelserve.live.packing import Example, Packing, Style, read_example
 from modelserve.live.tail import PartsCall
 
-__all__ = ["EstimatorCall", "Example", "Packing", "PartsCall", "SourceCall", "Style", "TorchCall", "read_example"]
+__all__ = ["EstimatorCall", "Example", "MatrixModel", "Packing", "PartsCall", "SourceCall", "Style", "TorchCall",
+           "read_example"]  # fmt: skip

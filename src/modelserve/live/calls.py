@@ -1,4 +1,4 @@
-"""How each kind of source is called: a function or model, an estimator's methods, a torch module.
+"""How each kind of source is called: a function or model, an estimator's methods, a matrix of its own, a torch module.
 
 Each takes tensors by name and answers with a mapping by name, as `session.CallableSession` asks it to.
 """
@@ -48,6 +48,25 @@ class EstimatorCall:
         method, part = self.methods[name]
         found = getattr(self.source, method)(*given)
         return answered(name, found if part is None else found[part])
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixModel:
+    """A model whose `predict` takes its framework's own kind of matrix, given rows as estimators are.
+
+    Attributes:
+        matrix: That kind; pickled by name, so that nothing here imports the framework.
+        settings: What it is always told, and `columns`, what it is told of rows that do not name their own.
+    """
+
+    source: Any
+    matrix: Callable[..., Any]
+    settings: Mapping[str, Any]
+    columns: Mapping[str, Any]
+
+    def predict(self, rows: Any) -> Any:
+        told = {} if hasattr(rows, "columns") else self.columns
+        return self.source.predict(self.matrix(rows, **self.settings, **told))
 
 
 @dataclass(frozen=True, slots=True)

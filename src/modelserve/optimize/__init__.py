@@ -19,6 +19,7 @@ from modelserve import fidelity
 from modelserve.bundle import Bundle, Step, write
 from modelserve.errors import OptimizationError, PlanError
 from modelserve.optimize import report as reports
+from modelserve.optimize.asked import answers, are_finite
 from modelserve.optimize.data import Rows, check_labels, deal, rows_of
 from modelserve.optimize.draft import Draft, InapplicableError
 from modelserve.optimize.metrics import Answers, Metric, decisions, metric_for
@@ -27,7 +28,7 @@ from modelserve.optimize.plan import Auto, Chain, Compact, Fuse, Goal, Plan, Pre
 from modelserve.optimize.progress import Progress
 from modelserve.optimize.recipes import Recipe, recipe_of
 from modelserve.optimize.report import Candidate, Verdict
-from modelserve.optimize.search import Search, answers, are_finite
+from modelserve.optimize.search import Search
 from modelserve.optimize.sparse import compressed_bytes
 from modelserve.optimize.timing import batch_of, race
 from modelserve.session import session_settings

@@ -31,7 +31,7 @@ from modelserve.optimize.weight_only import weights_only
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_TREES_GONE = (1 / 6, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 5 / 6, 11 / 12)
+_TREES_GONE = (1 / 6, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 4 / 5, 5 / 6, 11 / 12)
 _UNITS_GONE = (0.125, 0.25, 0.375, 0.5, 0.625, 0.6875, 0.75, 0.8125, 0.875, 0.9375)
 _LAYERS_WIDE = (4, 12)
 

@@ -18,29 +18,22 @@ from typing import Any
 
 import numpy as np
 
-from modelserve.errors import BundleError, OptimizationError, PlanError
+from modelserve.errors import BundleError, OptimizationError
+from modelserve.optimize.asked import answers, are_finite, are_same
 from modelserve.optimize.confidence import ALPHA, Interval, rows_needed, rows_to_decide
+from modelserve.optimize.contest import Contest
 from modelserve.optimize.data import Dealt, Rows, judged_share, rows_for
 from modelserve.optimize.draft import Draft, InapplicableError, Pass
-from modelserve.optimize.footprint import memory_bytes
 from modelserve.optimize.metrics import Answers, Metric
 from modelserve.optimize.plan import Auto, Goal
 from modelserve.optimize.progress import Progress
 from modelserve.optimize.recipes import Recipe, candidates
 from modelserve.optimize.report import Candidate, Verdict
-from modelserve.optimize.timing import batch_of, race
-from modelserve.tensors import Array
 
-_FINALISTS = 4
-_BATCH_SIZES = (1, 32)
-_BATCH_OF_GOAL = {Goal.LATENCY: 1, Goal.THROUGHPUT: 32}
+_FINALISTS, _BOLD_FINALISTS = 3, 2
 _FIRST_RACE_S, _LAST_RACE_S = 0.6, 4.0
-# Of a row's largest magnitude: sums taken in another order, some hundred layers deep.
-_ROUNDING = 1e-3
 # Of a metric: the same answers, summed by another kernel.
 _NOISE = 1e-6
-# Speeds that are nearer than that change places from run to run.
-_AS_FAST = 0.97
 _CHANGED = "An answer changed, although none should."
 
 
@@ -63,6 +56,10 @@ class Search:
     tried: list[Candidate] = field(default_factory=list)
     _made: dict[str, Draft] = field(default_factory=dict)
     _original_answers: dict[int, Answers] = field(default_factory=dict)
+    _contest: Contest = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._contest = Contest(self.original, Goal(self.plan.goal), self.dealt.fit.tensors)
 
     def run(self) -> Candidate | None:
         """The best accepted candidate, or None."""
@@ -94,7 +91,7 @@ class Search:
             assert candidate.draft is not None
             candidate.size_bytes = candidate.draft.model.ByteSize()
             self._measure(candidate, candidate.draft.load(threads=self.threads), self.dealt.choose)
-            self._race([candidate], _FIRST_RACE_S, fewest_rounds=3)
+            self._contest.race([candidate], _FIRST_RACE_S, fewest_rounds=3)
         except (OptimizationError, BundleError) as error:
             candidate.verdict, candidate.reason, candidate.draft = Verdict.SKIPPED, str(error), None
             return candidate
@@ -145,7 +142,7 @@ class Search:
             candidate.verdict, candidate.drop = Verdict.TOO_LARGE_A_DROP, None
             candidate.reason = f"{self.metric.name!r} of its answers is not a number."
             return
-        if candidate.recipe.is_exact and not _same(wanted, got):
+        if candidate.recipe.is_exact and not are_same(wanted, got):
             candidate.verdict, candidate.reason = Verdict.TOO_LARGE_A_DROP, "Its answers differ by more than rounding."
 
     def wanted(self, rows: Rows) -> Answers:
@@ -166,7 +163,7 @@ class Search:
             candidate.reason = f"{candidate.drop.drop:.4g} on the rows for choosing; {self.plan.max_drop:g} is allowed."
         elif missing:
             candidate.verdict, candidate.reason = Verdict.NOT_ENOUGH_ROWS, missing
-        elif not self._is_better(candidate, at_first=True):
+        elif not self._contest.is_won(candidate, at_first=True):
             candidate.verdict = Verdict.NOT_BETTER
             candidate.reason = f"Not measured better than the original on {Goal(self.plan.goal).value}."
         else:
@@ -187,19 +184,25 @@ class Search:
 
     def _finalists(self) -> list[Candidate]:
         open_ = sorted(
-            (item for item in self.tried if item.verdict is Verdict.NOT_JUDGED), key=self._merit, reverse=True
+            (item for item in self.tried if item.verdict is Verdict.NOT_JUDGED), key=self._contest.merit, reverse=True
         )
         exact = [item for item in open_ if item.recipe.is_exact]
         # Bolder ones that are not better than a safer one are not worth a test.
         front: list[Candidate] = []
         for item in sorted((item for item in open_ if not item.recipe.is_exact), key=_upper_limit):
-            if all(self._merit(item) > self._merit(safer) for safer in front):
+            if all(self._is_worth(item, safer) for safer in front):
                 front.append(item)
         safe = [item for item in front if _upper_limit(item) <= self.plan.max_drop]
         bold = [item for item in front if item not in safe]
-        # A failure ends the judging, so that one that is all but certain to pass comes first.
-        picked = [*safe, *bold[:1]]
-        return [*exact, *picked[-_FINALISTS:]]
+        # A failure ends the judging, so that those that are all but certain to pass come first.
+        return [*exact, *safe[-_FINALISTS:], *bold[:_BOLD_FINALISTS]]
+
+    def _is_worth(self, bolder: Candidate, safer: Candidate) -> bool:
+        """Whether it is better; of one family what is smaller is, too, whatever a first short race said."""
+        is_further = bool(bolder.recipe.family) and bolder.recipe.family == safer.recipe.family
+        return (is_further and bolder.size_bytes < safer.size_bytes) or (
+            self._contest.merit(bolder) > self._contest.merit(safer)
+        )
 
     def _judge(self, candidate: Candidate) -> None:
         assert candidate.draft is not None
@@ -226,86 +229,16 @@ class Search:
         return f" If the drop stays as it is, about {rows_for(needed)} rows in all would show it."
 
     def _best(self, accepted: list[Candidate]) -> Candidate | None:
-        self._race(accepted, _LAST_RACE_S, fewest_rounds=7)
+        self._contest.race(accepted, _LAST_RACE_S, fewest_rounds=7)
         for candidate in accepted:
-            if not self._is_better(candidate):
+            if not self._contest.is_won(candidate):
                 candidate.verdict, candidate.reason = Verdict.NOT_BETTER, "Not measured better when raced again."
         standing = [item for item in accepted if item.verdict is Verdict.ACCEPTED]
         if not standing:
             return None
-        best = self._smallest_of_the_fastest(max(standing, key=self._merit), standing)
+        best = self._contest.best(standing)
         best.verdict, best.reason = Verdict.CHOSEN, f"The best on {Goal(self.plan.goal).value} of those accepted."
         return best
-
-    def _smallest_of_the_fastest(self, fastest: Candidate, standing: Sequence[Candidate]) -> Candidate:
-        batch = _BATCH_OF_GOAL.get(Goal(self.plan.goal))
-        if batch is None:
-            return fastest
-        least = _AS_FAST * fastest.speeds[batch].ratio
-        return min((item for item in standing if item.speeds[batch].ratio >= least), key=lambda item: item.size_bytes)
-
-    def _race(self, entrants: Sequence[Candidate], budget_s: float, *, fewest_rounds: int) -> None:
-        drafts = {str(index): item.draft for index, item in enumerate(entrants) if item.draft is not None}
-        if not drafts:
-            return
-        sessions = {name: draft.load() for name, draft in drafts.items()}
-        original = self.original.load()
-        for size in _BATCH_SIZES:
-            batch = batch_of(self.dealt.fit.tensors, size)
-            speeds = race(original, sessions, batch, budget_s=budget_s * len(drafts), fewest_rounds=fewest_rounds)
-            for name, speed in speeds.items():
-                entrants[int(name)].speeds[size] = speed
-        if Goal(self.plan.goal) is Goal.MEMORY:
-            for item in entrants:
-                assert item.draft is not None
-                item.memory_bytes = item.memory_bytes or memory_bytes(item.draft)
-
-    def _merit(self, candidate: Candidate) -> tuple[float, float]:
-        goal = Goal(self.plan.goal)
-        speed = candidate.speeds[_BATCH_OF_GOAL.get(goal, 1)].ratio
-        if goal is Goal.SIZE:
-            return -candidate.size_bytes, speed
-        if goal is Goal.MEMORY:
-            return -candidate.memory_bytes, speed
-        return speed, -candidate.size_bytes
-
-    def _is_better(self, candidate: Candidate, *, at_first: bool = False) -> bool:
-        goal = Goal(self.plan.goal)
-        if goal is Goal.SIZE:
-            return bool(candidate.size_bytes < self.original.model.ByteSize())
-        if goal is Goal.MEMORY:
-            return bool(0 < candidate.memory_bytes < memory_bytes(self.original))
-        speed = candidate.speeds[_BATCH_OF_GOAL[goal]]
-        return bool((speed.ratio if at_first else speed.low) > 1)
-
-
-def answers(session: Any, rows: Rows) -> dict[str, Array]:
-    """Every output of a session for these rows."""
-    names = [value.name for value in session.get_outputs()]
-    try:
-        parts = [session.run(names, batch) for batch in rows.batches()]
-    except Exception as error:  # onnxruntime raises classes of its C++ side without a common root
-        raise OptimizationError(f"onnxruntime cannot run it on these rows: {error}") from error
-    found = {name: np.concatenate([np.asarray(part[index]) for part in parts]) for index, name in enumerate(names)}
-    if any(len(array) != len(rows) for array in found.values()):
-        raise PlanError("The model does not answer one row for each row given, so that there is nothing to judge.")
-    return found
-
-
-def are_finite(wanted: Answers, got: Answers) -> bool:
-    """Whether no number was lost that the original gives."""
-    floats = {name: array for name, array in got.items() if array.dtype.kind == "f"}
-    return all(np.isfinite(array[np.isfinite(wanted[name])]).all() for name, array in floats.items())
-
-
-def _same(wanted: Answers, got: Answers) -> bool:
-    for name, before in wanted.items():
-        if before.dtype.kind == "f":
-            scale = np.abs(before).reshape(len(before), -1).max(axis=1, initial=1e-6)
-            error = np.abs(before - got[name]).reshape(len(before), -1).max(axis=1, initial=0.0)
-            if (error > _ROUNDING * scale).any():
-                return False
-    return True
 
 
 def _upper_limit(candidate: Candidate) -> float:

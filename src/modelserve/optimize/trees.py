@@ -2,6 +2,7 @@
 
 nodes_*            one entry for each node of each tree
 class_* target_*   one entry for each (leaf, score) pair
+*_as_tensor        numbers of float64, in the place of the attribute without that ending
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import helper
+import onnx
+from onnx import helper, numpy_helper
 
 from modelserve.optimize.draft import InapplicableError
 from modelserve.tensors import Array
@@ -18,6 +20,7 @@ from modelserve.tensors import Array
 if TYPE_CHECKING:
     from onnx import AttributeProto, ModelProto, NodeProto
 
+_WIDE = "_as_tensor"
 _KINDS = {"TreeEnsembleClassifier": "class", "TreeEnsembleRegressor": "target"}
 
 
@@ -31,7 +34,7 @@ class Ensemble:
 
     def array(self, name: str) -> Array:
         """An attribute's values; "weights_*" stands for this kind's class_* or target_*."""
-        return np.asarray(helper.get_attribute_value(self._attributes[self._real(name)]))
+        return _values(self._attributes[self._real(name)])
 
     def has(self, name: str) -> bool:
         return self._real(name) in self._attributes
@@ -46,8 +49,7 @@ class Ensemble:
 
     def put(self, name: str, values: Array) -> None:
         """Replace an attribute's values."""
-        real = self._real(name)
-        self._attributes[real].CopyFrom(helper.make_attribute(real, values.tolist()))
+        _put(self._attributes[self._real(name)], values)
 
     def drop(self, name: str) -> None:
         """Leave an attribute out."""
@@ -69,14 +71,27 @@ class Ensemble:
         return bool(pairs.shape[1] == len(self.trees))
 
     def _real(self, name: str) -> str:
-        return name.replace("weights_", f"{self.prefix}_", 1) if name.startswith("weights_") else name
+        real = name.replace("weights_", f"{self.prefix}_", 1) if name.startswith("weights_") else name
+        return f"{real}{_WIDE}" if f"{real}{_WIDE}" in self._attributes else real
 
     def _filter(self, prefix: str, mask: Array) -> None:
-        for name in [name for name in self._attributes if name.startswith(prefix)]:
-            value: Any = helper.get_attribute_value(self._attributes[name])
-            if len(value) == len(mask):
-                values = [entry for entry, is_kept in zip(value, mask, strict=True) if is_kept]
-                self._attributes[name].CopyFrom(helper.make_attribute(name, values))
+        for name, entry in self._attributes.items():
+            if name.startswith(prefix) and len(values := _values(entry)) == len(mask):
+                _put(entry, values[mask])
+
+
+def _values(entry: AttributeProto) -> Array:
+    value: Any = helper.get_attribute_value(entry)
+    return np.asarray(numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value)
+
+
+def _put(entry: AttributeProto, values: Array) -> None:
+    """Other values of the kind and precision that the attribute has."""
+    if entry.type == onnx.AttributeProto.TENSOR:
+        before = numpy_helper.to_array(entry.t)
+        entry.t.CopyFrom(numpy_helper.from_array(values.astype(before.dtype), entry.t.name))
+    else:
+        entry.CopyFrom(helper.make_attribute(entry.name, values.tolist()))
 
 
 def ensembles(model: ModelProto) -> list[Ensemble]:

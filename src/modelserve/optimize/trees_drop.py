@@ -35,7 +35,7 @@ def drop_trees(amount: float) -> Pass:
             _keep_first(ensemble, _kept_count(ensemble, amount))
         for ensemble, scale in zip(found, _scales(draft.model, model, calibration), strict=True):
             weights = ensemble.array("weights_weights")
-            ensemble.put("weights_weights", (weights * scale).astype(np.float32))
+            ensemble.put("weights_weights", weights * scale)
         tidy(model)
         return Draft(model, draft.session)
 
@@ -71,7 +71,7 @@ def _sums(model: ModelProto, calibration: Calibration) -> dict[str, Array]:
     names = []
     for ensemble in ensembles(raw):
         node = ensemble.node
-        for entry in [entry for entry in node.attribute if entry.name in {"post_transform", "base_values"}]:
+        for entry in [entry for entry in node.attribute if entry.name.startswith(("post_transform", "base_values"))]:
             node.attribute.remove(entry)
         node.attribute.append(helper.make_attribute("post_transform", "NONE"))
         names.append(node.output[-1])

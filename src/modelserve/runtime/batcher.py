@@ -191,7 +191,7 @@ def describe(submission: Submission, header: bytes) -> Waiting:
         WireError: the header is no request's.
     """
     layout = wire.request_layout(header)
-    key = None if submission.flags & ALONE else _key(layout)
+    key = None if submission.flags & ALONE or layout.is_alone else _key(layout)
     return Waiting(submission, layout, key, layout.rows)
 
 

@@ -11,6 +11,11 @@ A test is skipped only by what the backend declares in `support`.
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +35,7 @@ from modelserve.backend import (
     Servable,
     State,
     Support,
+    Verdict,
     translated,
 )
 from modelserve.bundle import Bundle
@@ -41,7 +47,9 @@ from modelserve.errors import (
     DeploymentNotFoundError,
     ModelRunError,
     ModelServeError,
+    NotReadyError,
     NotSupportedError,
+    StartError,
 )
 from modelserve.session import Session
 from modelserve.tensors import Array, Tensors
@@ -180,11 +188,11 @@ class BackendConformance:
             load.wait_for(20)
         assert load.failures == []
 
-    def test_a_range_of_replicas_is_kept(self, serve: Serve, backend: Backend) -> None:
-        _needs(backend, Capability.AUTOSCALE)
+    def test_a_range_of_replicas_is_kept(self, serve: Serve, place: Place) -> None:
+        _needs(place.backend, Capability.AUTOSCALE)
         deployment = serve(models.linear())
-        deployment.scale(minimum=1, maximum=2, target_inflight=4)
-        assert deployment.status().scale == Scale(1, 2, target_inflight=4)
+        wanted = _ranged(deployment)
+        assert deployment.status().scale == wanted
         assert deployment.predict(_ROWS).shape == (32, 3)
 
     def test_a_model_at_rest_wakes_for_a_request(self, serve: Serve, backend: Backend) -> None:
@@ -192,6 +200,16 @@ class BackendConformance:
         deployment = serve(models.linear())
         deployment.scale(minimum=0, maximum=1)
         assert deployment.predict(_ROWS).shape == (32, 3)
+
+    def test_a_model_rests_until_it_is_scaled_up_again(self, serve: Serve, backend: Backend) -> None:
+        _needs(backend, Capability.REST)
+        deployment, bundle = serve(models.linear()), models.linear()
+        deployment.scale(0)
+        assert (deployment.status().state, deployment.status().replicas) == (State.RESTING, ())
+        with pytest.raises(NotReadyError):
+            deployment.predict(_ROWS)
+        deployment.scale(1)
+        _assert_same(deployment.predict(_ROWS), _answer(bundle, _ROWS))
 
     def test_update_swaps_under_load_and_mixes_nothing(self, serve: Serve, backend: Backend) -> None:
         _needs(backend, Capability.UPDATE)
@@ -278,6 +296,66 @@ class BackendConformance:
             place.backend.deploy(models.linear(), DeploymentSpec("half-failing"))
         assert list(place.leftovers()) == before
 
+    def test_what_never_becomes_ready_is_told_and_leaves_nothing(self, place: Place) -> None:
+        if place.failing_start is None:
+            return
+        before = list(place.leftovers())
+        with place.failing_start(), pytest.raises(StartError):
+            place.backend.deploy(models.linear(), DeploymentSpec("never-ready"))
+        assert list(place.leftovers()) == before
+
+    def test_delete_by_name_removes_what_another_program_made(self, serve: Serve, place: Place) -> None:
+        _needs(place.backend, Capability.ATTACH)
+        before = list(place.leftovers())
+        deployment = serve(models.linear())
+        deployment.close()
+        place.backend.delete(deployment.name)
+        place.backend.delete(deployment.name)
+        assert list(place.leftovers()) == before
+
+    def test_a_pre_flight_refuses_nothing_that_works_and_touches_nothing(self, place: Place) -> None:
+        before = list(place.leftovers())
+        findings = place.backend.preflight(models.linear(), DeploymentSpec("pre-flight"))
+        assert [finding for finding in findings if finding.verdict is Verdict.REFUSED] == []
+        assert list(place.leftovers()) == before
+
+    def test_another_process_finds_it_and_gets_the_same_answers(self, serve: Serve, place: Place) -> None:
+        if place.elsewhere is None:
+            return
+        bundle = models.linear()
+        deployment = serve(bundle)
+        program = (
+            "import json, sys, modelserve\n"
+            "with modelserve.attach(sys.argv[1], 'elsewhere') as deployment:\n"
+            "    print(json.dumps(deployment.predict(json.load(sys.stdin)).tolist()))\n"
+        )
+        done = subprocess.run(  # noqa: S603  # our own program, by the path of this interpreter
+            [sys.executable, "-c", program, deployment.name],
+            input=json.dumps(_ROWS.tolist()),
+            env={**os.environ, **place.elsewhere},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == _answer(bundle, _ROWS).tolist()
+
+    def test_a_replica_that_dies_is_replaced_and_only_its_requests_fail(self, serve: Serve, place: Place) -> None:
+        if place.kill_replica is None:
+            return
+        bundle = models.linear()
+        replicas = 2 if _has(place.backend, Capability.SCALE) else None
+        deployment, wanted = serve(bundle, replicas=replicas), _answer(bundle, _ROWS)
+        count = len(deployment.status().replicas)
+        with Load(lambda: _assert_close(deployment.predict(_ROWS), wanted), goes_on=True) as load:
+            load.wait_for(20)
+            place.kill_replica(deployment.name)
+            _wait_for_ready(deployment, count, place.deadline_s)
+            load.wait_for(20)
+        assert all(isinstance(error, ModelServeError) for error in load.failures)
+        assert len(load.failures) <= load.answered / 10
+
     def test_a_live_callable_is_served_or_refused_as_declared(self, serve: Serve, backend: Backend) -> None:
         live = models.live("It is a test.")
         if not _has(backend, Capability.LIVE_CALLABLE):
@@ -298,6 +376,29 @@ def _has(backend: Backend, capability: Capability) -> bool:
 def _needs(backend: Backend, capability: Capability) -> None:
     if not _has(backend, capability):
         pytest.skip(f"{backend.name} declares {capability.value!r} {backend.supports(capability).value}")
+
+
+def _ranged(deployment: Deployment) -> Scale:
+    """A range of replicas with the first target that the place takes; the others are refused with what it takes."""
+    refusals: list[str] = []
+    targets = {"target_inflight": 4.0, "target_cpu": 0.5, "target_requests_per_minute": 100.0}
+    for name, value in targets.items():
+        wanted = Scale(1, 2, **{name: value})
+        try:
+            deployment.scale(wanted)
+        except NotSupportedError as error:
+            refusals.append(str(error))
+            continue
+        assert all(name in refusal for refusal in refusals), "A refusal must name the targets that are taken."
+        return wanted
+    raise AssertionError("It declares autoscale and takes no target.")
+
+
+def _wait_for_ready(deployment: Deployment, replicas: int, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while [replica.state for replica in deployment.status().replicas].count(State.READY) < replicas:
+        assert time.monotonic() < deadline, f"Not {replicas} replicas again within {timeout_s} s."
+        time.sleep(0.05)
 
 
 def _answer(bundle: Bundle, rows: Array) -> Array:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from modelserve.backend import Backend, ErrorTable
+from modelserve.backend import Backend, ErrorTable, Scale
+from modelserve.standin.faults import Faults
 
 
 def _nothing() -> Sequence[str]:
@@ -23,6 +24,12 @@ class Place:
         vendor_errors: One of each error that the vendor's SDK defines.
         error_table: How the backend translates them.
         deadline_s: How long the slowest verb may take there.
+        elsewhere: Environment variables by which another process has a target "elsewhere" that is this place; None
+            where nothing can be attached to.
+        kill_replica: Ends one replica of the deployment named, as a machine that breaks does.
+        failing_start: Within it, everything can be created and no model becomes ready.
+        faults: What can go wrong with each call of a stand-in.
+        autoscale: A range of replicas with a target that the place has a metric for.
     """
 
     backend: Backend
@@ -31,3 +38,8 @@ class Place:
     vendor_errors: Sequence[BaseException] = ()
     error_table: ErrorTable = field(default_factory=dict)
     deadline_s: float = 30.0
+    elsewhere: Mapping[str, str] | None = None
+    kill_replica: Callable[[str], None] | None = None
+    failing_start: Callable[[], AbstractContextManager[None]] | None = None
+    faults: Faults | None = None
+    autoscale: Scale = field(default_factory=lambda: Scale(1, 2, target_inflight=4))

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import orjson
+
 from modelserve.errors import ConfigError
 from modelserve.runtime.server.access.caller import require_model
+from modelserve.runtime.server.api.inference import metadata
 from modelserve.runtime.server.formats import lines, media
 from modelserve.runtime.server.http.messages import Request, Response
 from modelserve.runtime.server.models.repository import Repository
 from modelserve.runtime.server.models.served import ServedModel
 from modelserve.runtime.server.routes import Route, Scope
 
+#: Asked instead of a question: what the model takes and gives. Of a cloud's container nothing else can be asked.
+DESCRIBE = b"application/vnd.modelserve.describe+json"
 _PATHS = (
     "/v1/models/{name}:predict",
     "/v1/models/{name}/versions/{version}:predict",
@@ -43,6 +48,8 @@ class Predictions:
         name, version = self._asked(request)
         require_model(request, name)
         served = await self._repository.demand(name, version)
+        if media.media_type(request) == DESCRIBE:
+            return Response(orjson.dumps(metadata(served, self._repository)))
         if request.stream is not None:
             return await self._streamed(request, served)
         by = media.reader(request)

@@ -75,8 +75,14 @@ def read(body: bytes | memoryview, header_length: bytes | None, model: Described
     arrays = _arrays(asked.inputs, rest)
     checked = model.signature.check(by_name(arrays, model.signature))
     wanted = _wanted(asked, model)
-    timeout_s = None if not asked.parameters else _timeout_s(asked.parameters)
-    return question(checked, wanted.outputs, lambda arrays: write(arrays, wanted, model), timeout_s)
+    parameters = asked.parameters or {}
+    return question(
+        checked,
+        wanted.outputs,
+        lambda arrays: write(arrays, wanted, model),
+        _timeout_s(parameters) if parameters else None,
+        is_alone=parameters.get(wire.ALONE) is True,
+    )
 
 
 def write(arrays: dict[str, Array], asked: Asked, model: Described) -> Response:

@@ -42,10 +42,15 @@ class Question(NamedTuple, Generic[T]):
 
 
 def question(
-    checked: Checked, outputs: tuple[str, ...], write: Callable[[dict[str, Array]], T], timeout_s: float | None = None
+    checked: Checked,
+    outputs: tuple[str, ...],
+    write: Callable[[dict[str, Array]], T],
+    timeout_s: float | None = None,
+    *,
+    is_alone: bool = False,
 ) -> Question[T]:
-    """The question for inputs that fit. No `outputs` asks for the primary one."""
-    message = wire.encode_request(checked.tensors, outputs)
+    """The question for inputs that fit. No `outputs` asks for the primary one; `is_alone` as in `wire.Layout`."""
+    message = wire.encode_request(checked.tensors, outputs, is_alone=is_alone)
     return Question(message, checked.rows, write, timeout_s)
 
 

@@ -1,0 +1,183 @@
+"""The resource manager: one call, one long operation, and what is tried again.
+
+ask ──► request ──429, 5xx, no connection──► again, a few times (nothing here does harm when it is done twice)
+operate ──► request ──409 "Updating"──► wait ──► 2xx ──► look at the operation ──► Succeeded, or the reason
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx
+
+from modelserve.backend import raising_ours
+from modelserve.backend.transport import HTTPX_ERRORS
+from modelserve.errors import BackendError, DeadlineError, DeploymentNotFoundError
+from modelserve_azureml.credentials import Credentials
+from modelserve_azureml.errors import from_answer, from_operation, is_updating
+from modelserve_azureml.names import API_VERSION
+from modelserve_azureml.reach import Reach
+
+HOST = "https://management.azure.com"
+_SCOPE = f"{HOST}/.default"
+_TRIES = 4
+_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+_CALL_S = 60.0
+_LOOK_S = 5.0
+_SHORT_S = 600.0
+
+
+class Arm:
+    """Talks to the resource manager. May be used from many threads."""
+
+    def __init__(self, reach: Reach, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._client = httpx.Client(base_url=HOST, timeout=_CALL_S, **reach.for_httpx())
+        # A backend is never closed; its connections go with it.
+        weakref.finalize(self, self._client.close)
+
+    def ask(self, method: str, path: str, json: Any = None, *, version: str = API_VERSION) -> Any:
+        """The answer's content; None where it has none.
+
+        Raises:
+            ModelServeError: what the answer stands for otherwise.
+        """
+        return _content(self._sent(method, path, json, version, time.monotonic() + _SHORT_S))
+
+    def find(self, path: str, *, version: str = API_VERSION) -> Any:
+        """As `ask("GET", ...)`, and None for what is not there."""
+        try:
+            return self.ask("GET", path, version=version)
+        except DeploymentNotFoundError:
+            return None
+
+    def every(self, path: str) -> list[Any]:
+        """All pages of a list."""
+        found: list[Any] = []
+        target: str | None = path
+        while target:
+            page = self.ask("GET", target)
+            found += page.get("value") or []
+            target = page.get("nextLink")
+        return found
+
+    def operate(
+        self,
+        method: str,
+        path: str,
+        json: Any = None,
+        *,
+        deadline: float,
+        watch: Callable[[], None] | None = None,
+        version: str = API_VERSION,
+    ) -> None:
+        """Start a long operation and wait for its end.
+
+        Args:
+            deadline: By the monotonic clock.
+            watch: Called at each look, so that somebody can be told how far it is.
+
+        Raises:
+            DeadlineError: it was not over in time; it may go on.
+            ModelServeError: it failed; the message is the service's.
+        """
+        answer = self._sent(method, path, json, version, deadline, while_updating=True)
+        status = answer.headers.get("azure-asyncoperation")
+        while status:
+            found = self._sent("GET", status, None, "", deadline)
+            content = _content(found) or {}
+            if content.get("status") == "Succeeded":
+                return
+            if content.get("status") in {"Failed", "Canceled"}:
+                raise from_operation(content, f"{method} {_short(path)}")
+            if watch is not None:
+                watch()
+            _pause(found, deadline, f"{method} {_short(path)}")
+
+    def _sent(
+        self, method: str, path: str, json: Any, version: str, deadline: float, *, while_updating: bool = False
+    ) -> httpx.Response:
+        doing = f"{method} {_short(path)}"
+        failures = 0
+        while True:
+            answer = self._tried(method, path, json, version, doing, last=failures + 1 >= _TRIES)
+            if answer is not None and answer.is_success:
+                return answer
+            if answer is not None and while_updating and is_updating(answer):
+                _pause(answer, deadline, doing)
+                continue
+            failures += 1
+            if answer is not None and (answer.status_code not in _AGAIN or failures >= _TRIES):
+                raise from_answer(answer, doing)
+            _pause(answer, deadline, doing, default_s=2.0 ** (failures - 1))
+
+    def _tried(
+        self, method: str, path: str, json: Any, version: str, doing: str, *, last: bool
+    ) -> httpx.Response | None:
+        """None where no answer came and it may be tried again."""
+        headers = {"authorization": f"Bearer {self._credentials.token(_SCOPE)}"}
+        parameters = {"api-version": version} if version and "api-version=" not in path else None
+        with raising_ours(HTTPX_ERRORS, doing):
+            try:
+                return self._client.request(method, path, json=json, params=parameters, headers=headers)
+            except httpx.TransportError:
+                if last:
+                    raise
+                return None
+
+
+def _pause(answer: httpx.Response | None, deadline: float, doing: str, *, default_s: float = _LOOK_S) -> None:
+    asked = "" if answer is None else answer.headers.get("retry-after", "")
+    seconds = _number(asked, default_s)
+    if time.monotonic() + seconds > deadline:
+        raise DeadlineError(f"{doing} was not over in time; it may still go on there. Give a longer timeout_s.")
+    time.sleep(seconds)
+
+
+def _number(text: str, default: float) -> float:
+    try:
+        return min(60.0, max(0.02, float(text)))
+    except ValueError:
+        return default
+
+
+def _content(answer: httpx.Response) -> Any:
+    if not answer.content:
+        return None
+    try:
+        return answer.json()
+    except ValueError:
+        raise BackendError(
+            f"{answer.request.url.host} answered {answer.status_code} with what is not JSON. "
+            "Is there a proxy in between that asks for a sign-in?"
+        ) from None
+
+
+def _short(path: str) -> str:
+    """A path without what is the same for all of a workspace."""
+    return path.split("?")[0].partition("/workspaces/")[2] or path.rpartition("/providers/")[2].split("?")[0]
+
+
+def merged(content: Mapping[str, Any], **properties: Any) -> dict[str, Any]:
+    """What has to be sent to change these properties of a resource and nothing else of it.
+
+    A body without its tags or traffic would take them away.
+    """
+    kept = {key: content[key] for key in ("location", "tags", "identity", "sku", "kind") if content.get(key)}
+    if "identity" in kept:
+        kept["identity"] = _identity(kept["identity"])
+    own = {key: value for key, value in content["properties"].items() if key not in _READ_ONLY}
+    return {**kept, "properties": {**own, **properties}}
+
+
+_READ_ONLY = {"scoringUri", "swaggerUri", "provisioningState"}
+
+
+def _identity(found: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {"type": found["type"]}
+    if found.get("userAssignedIdentities"):
+        kept["userAssignedIdentities"] = {key: {} for key in found["userAssignedIdentities"]}
+    return kept

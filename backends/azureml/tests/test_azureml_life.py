@@ -1,0 +1,179 @@
+"""A deployment's life on the rehearsed Azure, beyond what every backend promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import requests
+
+from modelserve.backend import DeploymentSpec, Scale
+from modelserve.deployment import Deployment
+from modelserve.errors import StartError
+from modelserve.rehearsal import rehearse
+from modelserve.session import Session
+from modelserve.standin.load import Load
+from modelserve.testing import models
+from modelserve_azureml import AzureMLBackend
+from modelserve_azureml.names import deployment_name, endpoint_name
+from modelserve_azureml.rehearsal.cloud import AzureRehearsal
+
+SPEC = DeploymentSpec("digits")
+
+
+def served(azure: AzureRehearsal, spec: DeploymentSpec = SPEC, **changes: Any) -> Deployment:
+    backend = AzureMLBackend({**azure.options, **changes})
+    return Deployment(backend.deploy(models.linear(), spec), backend)
+
+
+def rows() -> Any:
+    return models.linear().example()["x"]
+
+
+def answer(seed: int = 0) -> Any:
+    bundle = models.linear(seed=seed)
+    return Session(bundle).run({"x": rows()})[bundle.signature.primary]
+
+
+def outside(url: str) -> dict[str, Any]:
+    """What programs beside a rehearsal would do with an address."""
+    with httpx.Client() as client:
+        proxies = sorted(str(pattern.pattern) for pattern in client._mounts)
+    return {
+        "environment": {name: text for name, text in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        "httpx": proxies,
+        "requests": requests.utils.get_environ_proxies(url),
+        "verify": requests.Session().merge_environment_settings(url, {}, None, None, None)["verify"],
+    }
+
+
+def test_the_program_around_a_rehearsal_is_as_it_was(azure: AzureRehearsal, capfd: pytest.CaptureFixture[str]) -> None:
+    url = "https://management.azure.com/"
+    before = outside(url)
+    with served(azure) as deployment:
+        assert outside(url) == before
+        np.testing.assert_array_equal(deployment.predict(rows()), answer())
+        # Keys that are changed somewhere else are read again.
+        azure.manager.keys[endpoint_name(azure.workspace, "digits")]["primaryKey"] = "changed"
+        np.testing.assert_array_equal(deployment.predict(rows()), answer())
+        deployment.delete()
+    assert outside(url) == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_program_that_never_heard_of_a_proxy_is_untouched_by_its_rehearsal() -> None:
+    program = """
+import json, os, sys, requests
+before = dict(os.environ)
+from modelserve_azureml import AzureMLBackend
+from modelserve.rehearsal import rehearse
+from modelserve.backend import DeploymentSpec
+with AzureMLBackend(json.loads(sys.argv[1])).rehearsal() as rehearsal:
+    rehearsal.backend.preflight(__import__("modelserve.testing.models").testing.models.linear(), DeploymentSpec("a"))
+    assert rehearsal.faults.calls, "Nothing was asked."
+changed = {name for name in {**before, **os.environ} if before.get(name) != os.environ.get(name)}
+print(json.dumps([sorted(changed), requests.utils.get_environ_proxies("https://management.azure.com/")]))
+"""
+    clean = {name: text for name, text in os.environ.items() if "proxy" not in name.lower() and "CERT" not in name}
+    options = {"subscription": "s", "resource_group": "g", "workspace": "w"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(options)], env=clean, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [[], {}]
+    assert done.stderr == ""
+
+
+@pytest.mark.long
+def test_microsofts_own_client_sees_and_changes_what_was_deployed(azure: AzureRehearsal) -> None:
+    from azure.ai.ml import MLClient
+    from azure.identity import ClientSecretCredential
+
+    way = {"proxies": {"https": azure.proxy.url}, "connection_verify": str(azure.options["ca"])}
+    who = [azure.options[name] for name in ("tenant", "client_id", "client_secret")]
+    where = [azure.options[name] for name in ("subscription", "resource_group", "workspace")]
+    client = MLClient(ClientSecretCredential(*who, **way), *where, show_progress=False, enable_telemetry=False, **way)
+    deployment = served(azure)
+    (endpoint,) = client.online_endpoints.list()
+    assert endpoint.tags["modelserve-deployment"] == "digits"
+    (version,) = client.online_deployments.list(endpoint.name)
+    assert version.request_settings.request_timeout_ms == 90_000
+    assert "downloaded model.onnx" in client.online_deployments.get_logs(
+        version.name, endpoint.name, lines=50, container_type="storage-initializer"
+    )
+    keys = client.online_endpoints.get_keys(endpoint.name)
+    body = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
+    with httpx.Client(proxy=azure.proxy.url, verify=str(azure.options["ca"])) as http:
+        asked = http.post(endpoint.scoring_uri, json=body, headers={"authorization": f"Bearer {keys.primary_key}"})
+    assert asked.status_code == 200, asked.text
+    version.instance_count = 2
+    client.online_deployments.begin_create_or_update(version).result()
+    assert deployment.status().scale == Scale.fixed(2)
+    client.online_endpoints.begin_delete(endpoint.name).result()
+    deployment.delete()
+    assert azure.leftovers() == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("auth", ["aml_token", "aad_token"])
+def test_callers_may_show_tokens_instead_of_keys(azure: AzureRehearsal, auth: str) -> None:
+    with served(azure, auth=auth) as deployment:
+        np.testing.assert_array_equal(deployment.predict(rows()), answer())
+
+
+@pytest.mark.long
+def test_a_new_version_gets_copies_then_a_share_then_everything(azure: AzureRehearsal) -> None:
+    first = served(azure)
+    told: list[str] = []
+    backend = AzureMLBackend({**azure.options, "mirror_percent": 50, "canary_percent": 50, "bake_s": 1.5})
+    new = models.linear(seed=1)
+    with Load(lambda: first.predict(rows())) as load:
+        load.wait_for(5)
+        backend.deploy(new, SPEC, on_progress=told.append)
+        load.wait_for(5)
+    assert load.failures == []
+    assert azure.door.mirrored[deployment_name(new.digest)] > 0
+    assert [line.split()[0] for line in told if "%" in line] == ["Mirroring", "Sending"]
+    np.testing.assert_array_equal(first.predict(rows()), answer(seed=1))
+
+
+@pytest.mark.long
+def test_a_new_version_that_fails_requests_is_taken_back(azure: AzureRehearsal) -> None:
+    first, new = served(azure), models.linear(seed=1)
+    endpoint = endpoint_name(azure.workspace, SPEC.name)
+    left = azure.leftovers()
+
+    def failing(line: str) -> None:
+        if line.startswith("Sending"):
+            azure.door.counts[endpoint, deployment_name(new.digest), "503"] += 50
+
+    backend = AzureMLBackend({**azure.options, "canary_percent": 10})
+    with pytest.raises(StartError, match="the old one gets all of them again"):
+        backend.deploy(new, SPEC, on_progress=failing)
+    np.testing.assert_array_equal(first.predict(rows()), answer())
+    assert azure.leftovers() == left
+
+
+@pytest.mark.long
+def test_an_autoscale_setting_goes_with_its_version_and_with_the_endpoint(azure: AzureRehearsal) -> None:
+    scale = Scale(1, 2, target_cpu=0.7)
+    deployment = served(azure, DeploymentSpec("digits", scale))
+    assert deployment.status().scale == scale
+    deployment.update(models.linear(seed=1))
+    assert deployment.status().scale == scale
+    assert sum("autoscalesettings" in one for one in azure.leftovers()) == 1
+    deployment.scale(1)
+    assert not any("autoscalesettings" in one for one in azure.leftovers())
+
+
+@pytest.mark.long
+def test_a_rehearsal_of_a_whole_life_passes(options: dict[str, Any], tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MODELSERVE_HOME", str(tmp_path / "modelserve-home"))
+    report = rehearse(AzureMLBackend(options), models.linear())
+    assert report.is_passed, report.to_json()

@@ -1,0 +1,141 @@
+"""What the rehearsed Azure refuses, before anything is billed or while it is made; whatever it is, nothing is left."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from azure.storage.blob import ContainerClient
+
+from modelserve.backend import DeploymentSpec, Scale, Verdict
+from modelserve.errors import (
+    AccessDeniedError,
+    ConfigError,
+    DeploymentNotFoundError,
+    NotSupportedError,
+    PreflightError,
+    QuotaError,
+)
+from modelserve.standin.faults import Failing
+from modelserve.testing import models
+from modelserve_azureml import AzureMLBackend
+from modelserve_azureml.names import endpoint_name
+from modelserve_azureml.rehearsal.blobs import HOST
+from modelserve_azureml.rehearsal.cloud import AzureRehearsal
+
+SPEC = DeploymentSpec("refused")
+
+
+def no_quota(azure: AzureRehearsal) -> None:
+    azure.manager.limit = 4
+
+
+def no_role(azure: AzureRehearsal) -> None:
+    azure.manager.actions = ["*/read"]
+
+
+def no_provider(azure: AzureRehearsal) -> None:
+    azure.manager.unregistered.add("Microsoft.MachineLearningServices")
+
+
+@pytest.mark.parametrize(
+    ("switch", "told"),
+    [(no_quota, r"8 processors .* 4 of 4 are free"), (no_role, "onlineEndpoints/write"), (no_provider, "az provider")],
+)
+def test_what_the_account_lacks_is_told_before_anything_is_made(
+    azure: AzureRehearsal, switch: Callable[[AzureRehearsal], None], told: str
+) -> None:
+    switch(azure)
+    with pytest.raises(PreflightError, match=told):
+        azure.backend.deploy(models.linear(), SPEC)
+    made = {name for name in azure.faults.calls if name.endswith((".Put", ".Patch", ".Upload"))}
+    assert made == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"instance_type": "Standard_Nonsense"}, "has no 'Standard_Nonsense'"),
+        ({"instance_type": "Standard_F2s_v2"}, "too small"),
+        ({"workers": 64}, "Take fewer workers"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_told_before_anything_is_made(
+    azure: AzureRehearsal, change: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(PreflightError, match=told):
+        AzureMLBackend({**azure.options, **change}).deploy(models.linear(), SPEC)
+
+
+def test_everything_that_is_wrong_is_told_at_once(azure: AzureRehearsal) -> None:
+    no_quota(azure)
+    no_role(azure)
+    refused = [one for one in azure.backend.preflight(models.linear(), SPEC) if one.verdict is Verdict.REFUSED]
+    assert [one.name for one in refused] == ["roles", "quota"]
+
+
+def test_a_name_that_somebody_else_in_the_region_has_is_refused_and_nothing_is_left(azure: AzureRehearsal) -> None:
+    azure.manager.taken.add(endpoint_name(azure.workspace, SPEC.name))
+    with pytest.raises(ConfigError, match="endpoint_name"):
+        azure.backend.deploy(models.linear(), SPEC)
+    assert azure.leftovers() == []
+
+
+def test_quota_that_is_gone_meanwhile_is_told_as_such_and_nothing_is_left(azure: AzureRehearsal) -> None:
+    azure.faults.plan("Deployments.Put", Failing("OutOfQuota", "Not enough quota available"))
+    with pytest.raises(QuotaError, match="another instance_type"):
+        azure.backend.deploy(models.linear(), SPEC)
+    assert azure.leftovers() == []
+
+
+def test_an_image_that_the_registry_lacks_is_refused_and_nothing_is_left(azure: AzureRehearsal) -> None:
+    backend = AzureMLBackend({**azure.options, "image": "elsewhere.azurecr.io/modelserve:1"})
+    with pytest.raises(ConfigError, match="AcrPull"):
+        backend.deploy(models.linear(), SPEC)
+    assert azure.leftovers() == []
+
+
+def test_a_secret_that_is_wrong_is_told_as_such(azure: AzureRehearsal) -> None:
+    with pytest.raises(AccessDeniedError, match="Signing in"):
+        AzureMLBackend({**azure.options, "client_secret": "wrong"}).list()
+
+
+def test_another_workspace_is_not_found(azure: AzureRehearsal) -> None:
+    with pytest.raises(DeploymentNotFoundError):
+        AzureMLBackend({**azure.options, "workspace": "another"}).list()
+
+
+def test_what_no_managed_endpoint_can_do_is_refused_at_once(azure: AzureRehearsal) -> None:
+    with pytest.raises(NotSupportedError, match="at least one instance"):
+        azure.backend.deploy(models.linear(), DeploymentSpec("refused", Scale(0, 1)))
+    with pytest.raises(NotSupportedError, match="wait=True"):
+        azure.backend.deploy(models.linear(), DeploymentSpec("refused", wait=False))
+    assert azure.faults.calls == []
+
+
+def test_a_host_that_is_not_azures_leads_nowhere(azure: AzureRehearsal) -> None:
+    import httpx
+
+    with httpx.Client(proxy=azure.proxy.url) as client, pytest.raises(httpx.ProxyError, match="403"):
+        client.get("https://example.org/")
+    assert azure.proxy.refused == ["example.org:443"]
+    azure.proxy.refused.clear()
+
+
+def test_a_large_model_goes_in_blocks_as_microsofts_client_sends_it(azure: AzureRehearsal) -> None:
+    content = secrets.token_bytes(300_000)
+    client = ContainerClient.from_container_url(
+        f"https://{HOST}/somewhere?{azure.blobs.sign()}",
+        proxies={"https": azure.proxy.url},
+        connection_verify=str(azure.options["ca"]),
+        max_single_put_size=50_000,
+        max_block_size=50_000,
+    )
+    with client:
+        client.upload_blob("large", content, max_concurrency=3)
+        assert azure.faults.calls.count("Blob.PUT") == 7
+        assert client.download_blob("large").readall() == content
+        assert [blob.name for blob in client.list_blobs()] == ["large"]
+        client.delete_blob("large")

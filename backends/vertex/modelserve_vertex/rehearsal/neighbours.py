@@ -1,0 +1,62 @@
+"""The other services of Google that the backend asks over plain HTTP: Cloud Logging, Resource Manager, the registry."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from modelserve.standin.loopback import Answered, Exchange
+from modelserve_vertex.rehearsal.endpoints import Endpoints
+
+_LOGS = "/v2/entries:list"
+_PERMISSIONS = re.compile(r"/v1/projects/(?P<project>[^/]+):testIamPermissions")
+_ENDPOINT = re.compile(r'resource\.labels\.endpoint_id="(?P<id>[^"]+)"')
+
+
+class Neighbours:
+    """What stands beside Vertex AI.
+
+    Attributes:
+        denied: Permissions that the caller has not.
+    """
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+        self.denied: set[str] = set()
+
+    def operation(self, exchange: Exchange) -> str | None:
+        """The name under which faults know a request; None where no neighbour is meant."""
+        found = self._answering(exchange)
+        return None if found is None else found[0]
+
+    def answer(self, exchange: Exchange) -> Answered:
+        found = self._answering(exchange)
+        assert found is not None
+        content = found[1](json.loads(exchange.body or b"{}"))
+        return Answered(200, json.dumps(content).encode(), {"content-type": "application/json"})
+
+    def _answering(self, exchange: Exchange) -> tuple[str, Callable[[Any], Any]] | None:
+        if exchange.path == _LOGS:
+            return "logging.entries.list", self._entries
+        if _PERMISSIONS.fullmatch(exchange.path):
+            return "projects.testIamPermissions", self._permissions
+        return None
+
+    def _entries(self, asked: dict[str, Any]) -> dict[str, Any]:
+        match = _ENDPOINT.search(asked.get("filter", ""))
+        wanted = "" if match is None else match["id"]
+        entries = [
+            {"textPayload": line, "severity": "ERROR", "labels": {"replica_id": replica}}
+            for name in self._endpoints.known
+            if name.rpartition("/")[2] == wanted
+            for fleet in self._endpoints.fleets(name)
+            for replica, lines in fleet.logs().items()
+            for line in lines
+        ]
+        newest_first = entries[::-1] if asked.get("orderBy") == "timestamp desc" else entries
+        return {"entries": newest_first[: asked.get("pageSize", len(entries))]}
+
+    def _permissions(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return {"permissions": [one for one in asked.get("permissions", []) if one not in self.denied]}

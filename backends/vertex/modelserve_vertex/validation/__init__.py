@@ -1,0 +1,8 @@
+"""What Vertex AI would refuse, found without asking it.
+
+The stand-in checks every request, the backend its own before it spends money.
+"""
+
+from modelserve_vertex.validation.check import Violation, check
+
+__all__ = ["Violation", "check"]

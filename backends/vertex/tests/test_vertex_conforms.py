@@ -1,0 +1,70 @@
+"""The Vertex AI backend keeps the contract, against its stand-in over the network."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import google.auth.exceptions
+import google.cloud.storage.exceptions
+import pytest
+from google.api_core import exceptions as google_errors
+
+from modelserve.backend import Scale
+from modelserve.standin.faults import Failing
+from modelserve.testing.conformance import BackendConformance
+from modelserve.testing.place import Place
+from modelserve_vertex.errors import VENDOR_ERRORS
+from modelserve_vertex.rehearsal import VertexRehearsal
+
+
+def vendor_errors() -> list[BaseException]:
+    """One of each error that Google's libraries define."""
+    rooms = (google_errors, google.auth.exceptions, google.cloud.storage.exceptions)
+    kinds = {
+        kind
+        for room in rooms
+        for _, kind in inspect.getmembers(room, inspect.isclass)
+        if issubclass(kind, Exception) and not issubclass(kind, Warning)
+    }
+    ours = [kind for kind in sorted(kinds, key=str) if kind.__module__.startswith("google")]
+    return [kind("said by the vendor") if kind is not google_errors.RetryError else kind("late", None) for kind in ours]
+
+
+def elsewhere(rehearsal: VertexRehearsal) -> dict[str, str]:
+    """The variables by which another process has the stand-in as its target."""
+    told = {name: value for name, value in rehearsal.options.items() if value is not None}
+    prefix = "MODELSERVE_TARGETS__ELSEWHERE__"
+    return {f"{prefix}BACKEND": "vertex"} | {prefix + name.upper(): json.dumps(told[name]) for name in told}
+
+
+@pytest.mark.long
+class TestVertex(BackendConformance):
+    @pytest.fixture
+    def place(self, rehearsal: VertexRehearsal) -> Place:
+        @contextmanager
+        def half_failing() -> Iterator[None]:
+            rehearsal.cloud.faults.plan("DeployModel", Failing("FAILED_PRECONDITION"))
+            yield
+
+        @contextmanager
+        def failing_start() -> Iterator[None]:
+            rehearsal.cloud.faults.switches.crash_at_start = True
+            yield
+            rehearsal.cloud.faults.clear()
+
+        return Place(
+            rehearsal.backend,
+            leftovers=rehearsal.leftovers,
+            half_failing=half_failing,
+            vendor_errors=vendor_errors(),
+            error_table=VENDOR_ERRORS,
+            deadline_s=60.0,
+            elsewhere=elsewhere(rehearsal),
+            kill_replica=rehearsal.kill_replica,
+            failing_start=failing_start,
+            faults=rehearsal.cloud.faults,
+            autoscale=Scale(1, 2, target_cpu=0.6),
+        )

@@ -1,0 +1,71 @@
+"""A Vertex AI endpoint in a real project. It costs money; see README.md beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from modelserve.backend import Backend, DeploymentSpec, open_backend
+from modelserve.deployment import Deployment
+from modelserve.errors import DeadlineError, InputError
+from modelserve.session import Session
+from modelserve.testing import models
+
+PROJECT = os.environ.get("MODELSERVE_LIVE_VERTEX_PROJECT", "")
+REGION = os.environ.get("MODELSERVE_LIVE_VERTEX_REGION", "europe-west4")
+ENDPOINT = os.environ.get("MODELSERVE_LIVE_VERTEX_ENDPOINT", "dedicated")
+NAME = "modelserve-live"
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.timeout(7200),
+    pytest.mark.skipif(not PROJECT, reason="MODELSERVE_LIVE_VERTEX_PROJECT names no project."),
+]
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    opened = open_backend("vertex", {"project": PROJECT, "region": REGION, "endpoint": ENDPOINT, "workers": 1})
+    yield opened
+    opened.delete(NAME)
+    assert NAME not in [status.name for status in opened.list()]
+
+
+def test_a_deployment_lives_and_leaves_nothing(backend: Backend) -> None:
+    bundle = models.mlp()
+    deployment = Deployment(backend.deploy(bundle, DeploymentSpec(NAME), on_progress=print), backend)
+    names = ["label", "probabilities"]
+    wanted, answers = Session(bundle).run(bundle.example(), names), deployment.predict(bundle.example(), outputs=names)
+    np.testing.assert_array_equal(answers["label"], wanted["label"])
+    np.testing.assert_allclose(answers["probabilities"], wanted["probabilities"], rtol=1e-5, atol=1e-6)
+    deployment.scale(2)
+    assert len(deployment.status().replicas) == 2
+    deployment.update(models.mlp(seed=1))
+    assert deployment.status().digest == models.mlp(seed=1).digest
+    assert deployment.logs()
+    deployment.scale(0)
+    deployment.scale(1)
+    assert deployment.predict(bundle.example()).shape == wanted["label"].shape
+    deployment.delete()
+    assert NAME not in [status.name for status in backend.list()]
+
+
+def test_the_largest_request_passes(backend: Backend) -> None:
+    deployment = Deployment(backend.deploy(models.linear(), DeploymentSpec(NAME)), backend)
+    limit = deployment.limits.request_bytes
+    assert limit is not None
+    rows = np.zeros(((limit - 4096) // 16, 4), np.float32)
+    try:
+        assert deployment.predict(rows).shape == (len(rows), 3)
+    except InputError as error:
+        pytest.fail(f"Vertex AI takes less than {limit} bytes: {error}")
+
+
+def test_a_deploy_is_taken_up_again_by_its_name(backend: Backend) -> None:
+    with pytest.raises(DeadlineError, match="goes on by itself"):
+        backend.deploy(models.linear(), DeploymentSpec(NAME, timeout_s=120), on_progress=print)
+    deployment = Deployment(backend.deploy(models.linear(), DeploymentSpec(NAME), on_progress=print), backend)
+    assert deployment.predict(models.linear().example()).shape == (4, 3)
