@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-long test-all lint types bench bench-dataset bench-executor bench-optimize bench-server docs clean bench-convert sources clouds
+.PHONY: help venv quickstart test test-long test-all lint types bench bench-dataset bench-executor bench-optimize bench-server docs clean bench-convert sources clouds fuzz
 
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -85,6 +85,10 @@ sources: $(STAMP) ## Run the parity tests, and write docs/reference/sources.md f
 
 clouds: $(STAMP) ## Write docs/reference/clouds.md from what the backends declare
 	@$(BIN)/python tests/contract/write_clouds.py
+
+fuzz: $(STAMP) ## Ten minutes of made-up bytes for everything that reads them from the network
+	@$(PIP) install -c constraints.txt atheris
+	@$(BIN)/python tests/property/fuzz_wire.py --seconds 600
 
 docs: $(STAMP) ## The reference, from docstrings, into site/
 	@$(BIN)/python -m pdoc --output-directory site --docformat google modelserve modelserve_local
