@@ -5,12 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
+# Apart, since it pins a botocore of its own.
+AWSCLI := $(VENV)/awscli/bin/aws
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Warnings of frameworks about processors and the like are no part of what is shown.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-long test-all lint types bench bench-dataset bench-executor bench-optimize bench-server docs clean bench-convert sources
+.PHONY: help venv quickstart test test-long test-all lint types bench bench-dataset bench-executor bench-optimize bench-server docs clean bench-convert sources clouds
 
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -35,7 +37,11 @@ quickstart: $(STAMP) ## Train three models, serve them, measure, print one table
 test: lint types ## The everyday suite: lint, types, tests (below ten minutes)
 	$(BIN)/python -m pytest -q -m "not long and not live"
 
-test-long: $(STAMP) ## The long rooms: every framework, fault matrices, fuzzing
+$(AWSCLI): $(STAMP)
+	@$(BIN)/python -m venv $(VENV)/awscli
+	@$(VENV)/awscli/bin/python -m pip install --disable-pip-version-check --quiet "awscli<2"
+
+test-long: $(STAMP) $(AWSCLI) ## The long rooms: every framework, fault matrices, fuzzing
 	$(BIN)/python -m pytest -q -m "long and not live"
 
 test-all: test test-long ## Everything that needs no cloud account
@@ -65,8 +71,8 @@ bench-optimize: $(BENCH_STAMP) ## What the optimiser finds for digits, trees and
 bench-dataset: $(BENCH_STAMP) ## Whole data sets beside the limit, pandas, Python's pool and Ray Data
 	@cd tests/benchmarks && ../../$(BIN)/python bench_dataset.py --chart ../../docs/architecture/datasets.png
 
-bench-server: $(BENCH_STAMP) ## The server beside FastAPI tuned by hand (needs wrk)
-	@cd tests/benchmarks && ../../$(BIN)/python bench_server.py
+bench-server: $(BENCH_STAMP) ## The server beside FastAPI tuned by hand and packaged peers, each in a venv of its own (needs wrk)
+	@cd tests/benchmarks && ../../$(BIN)/python bench_server.py --rounds 3 --kill --table --chart ../../docs/architecture/server.png
 
 bench-convert: $(STAMP) ## Seconds of a conversion with its certificate, once the framework is imported
 	@$(BIN)/python tests/benchmarks/bench_convert.py
@@ -76,6 +82,9 @@ sources: $(STAMP) ## Run the parity tests, and write docs/reference/sources.md f
 	HF_HUB_OFFLINE=1 MODELSERVE_SOURCES=$(CURDIR)/.sources.jsonl $(BIN)/python -m pytest -q tests/parity -m "not live"
 	@$(BIN)/python tests/parity/write_sources.py .sources.jsonl docs/reference/sources.md
 	@rm -f .sources.jsonl
+
+clouds: $(STAMP) ## Write docs/reference/clouds.md from what the backends declare
+	@$(BIN)/python tests/contract/write_clouds.py
 
 docs: $(STAMP) ## The reference, from docstrings, into site/
 	@$(BIN)/python -m pdoc --output-directory site --docformat google modelserve modelserve_local

@@ -1,6 +1,9 @@
-"""The server beside FastAPI with onnxruntime tuned by hand, in one interleaved run; prints one Markdown table.
+"""The server beside FastAPI tuned by hand, LitServe, BentoML, MLServer and Ray Serve, on the same ONNX files.
 
-Needs wrk and the extra `bench`. Says how much of the machine others took meanwhile.
+Every server in turn, `--rounds` times over: seconds to the first answer, requests/s and latencies at 1, 16 and 64
+connections, memory of all its processes; with `--kill`, what callers see when a worker is killed. In steps: what is
+chosen by `--peer` and `--model` is measured and added to the file of `--record`, from which `--table` and `--chart`
+are made. Needs wrk and the extra `bench`; each peer gets a venv of its own below `--venvs`.
 """
 
 from __future__ import annotations
@@ -8,174 +11,140 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import signal
 import socket
-import statistics
-import subprocess
 import sys
+import tempfile
 import time
-import urllib.error
-import urllib.request
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
+import server_report
 import wrk
-from executor_models import MODELS
+from executor_models import MODELS, race, start_worker
+from server_candidates import CANDIDATES, Candidate, Place
+from server_kill import kill_under_load
+from server_process import ServerProcess
 
-_HERE = Path(__file__).parent / "http_candidates"
-_CONNECTIONS = (1, 16, 64)
-_PATH = "/v2/models/model/infer"
-
-
-class Cell(NamedTuple):
-    """One measurement, and the share of all processors that neither it nor wrk used."""
-
-    load: wrk.Load
-    elsewhere: float
-
-
-def _commands(port: int, bundle: Path) -> dict[str, list[str]]:
-    python = sys.executable
-    ours = [python, "-m", "modelserve.runtime", "--model", str(bundle), "--port", str(port), "--log-level", "error"]
-    theirs = [
-        *(python, "-m", "uvicorn", "fastapi_tuned:app", "--host", "127.0.0.1", "--port", str(port)),
-        *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"),
-    ]
-    return {
-        "modelserve, 1 worker": [*ours, "--workers", "1"],
-        "modelserve, 2 workers": [*ours, "--workers", "2"],
-        "FastAPI tuned, 1 process": theirs,
-        "FastAPI tuned, 2 processes": [*theirs, "--workers", "2"],
-    }
-
-
-def _bodies(row: np.ndarray, name: str, kinds: list[str]) -> dict[str, tuple[bytes, dict[str, str]]]:
-    tensor = {"name": name, "shape": list(row.shape), "datatype": "FP32"}
-    as_json = {"inputs": [{**tensor, "data": [round(float(value), 4) for value in row.ravel()]}]}
-    binary = {**tensor, "parameters": {"binary_data_size": row.nbytes}}
-    head = json.dumps({"inputs": [binary], "parameters": {"binary_data_output": True}}).encode()
-    found = {
-        "JSON": (json.dumps(as_json).encode(), {"Content-Type": "application/json"}),
-        "binary": (
-            head + row.tobytes(),
-            {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))},
-        ),
-    }
-    return {kind: found[kind] for kind in kinds}
+_HERE = Path(__file__).parent
+CONNECTIONS = (1, 16, 64)
+KINDS = {"tiny": ("JSON", "binary"), "mlp": ("JSON", "binary"), "transformer": ("JSON",), "image": ("binary",)}
+_RAW = "onnxruntime alone"
 
 
 def main() -> None:
-    """Run every server in turn, `--rounds` times over, and print the medians."""
+    """Measure what was chosen, and write what was asked for."""
+    chosen = _arguments()
+    record = json.loads(chosen.record.read_text()) if chosen.record.exists() else []
+    for number in range(chosen.rounds):
+        for model in chosen.model if chosen.rounds else ():
+            for name in chosen.peer:
+                try:
+                    found = _raw(model, chosen.seconds) if name == _RAW else _measured(name, model, chosen)
+                except (RuntimeError, OSError) as error:
+                    found = {"failed": str(error)}
+                if found:
+                    record.append({"server": name, "model": model, **found})
+                    chosen.record.write_text(json.dumps(record, indent=1) + "\n")
+                    print(number, model, name, json.dumps(found), file=sys.stderr, flush=True)
+    if chosen.table:
+        print(server_report.table(record))
+    if chosen.chart:
+        server_report.chart(record, chosen.chart)
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peer", nargs="*", default=[*CANDIDATES, _RAW], choices=[*CANDIDATES, _RAW])
+    parser.add_argument("--model", nargs="*", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--model", choices=["tiny", "mlp", "image"], default="tiny")
-    chosen = parser.parse_args()
-    bundle, row, _ = MODELS[chosen.model]()
-    bodies = _bodies(
-        row, bundle.signature.inputs[0].name, ["binary"] if chosen.model == "image" else ["JSON", "binary"]
-    )
-    found: dict[str, dict[tuple[str, int], list[Cell]]] = {}
-    for _ in range(chosen.rounds):
-        for name in _commands(0, bundle.path):
-            for at, cell in _measured(name, bundle.path, bodies, chosen.seconds).items():
-                found.setdefault(name, {}).setdefault(at, []).append(cell)
-    _print(found, list(bodies))
+    parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--venvs", type=Path, default=_HERE / ".venvs")
+    parser.add_argument("--record", type=Path, default=_HERE / "server_results.json")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--chart", type=Path)
+    return parser.parse_args()
 
 
-def _measured(
-    name: str, bundle: Path, bodies: dict[str, tuple[bytes, dict[str, str]]], seconds: int
-) -> dict[tuple[str, int], Cell]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        _commands(port, bundle)[name],
-        cwd=_HERE,
-        env={**os.environ, "BUNDLE": str(bundle)},
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _wait(port)
-        found = {}
-        for kind, (body, headers) in bodies.items():
-            for connections in _CONNECTIONS:
-                before = _processors(), _family_s(server.pid), _children_s()
-                url = f"http://127.0.0.1:{port}{_PATH}"
-                load = wrk.load(url, body, headers, connections=connections, seconds=seconds)
-                (total_s, idle_s), own_s, wrk_s = _processors(), _family_s(server.pid), _children_s()
-                passed_s = total_s - before[0][0]
-                used_s = own_s - before[1] + wrk_s - before[2]
-                others_s = passed_s - (idle_s - before[0][1]) - used_s
-                found[kind, connections] = Cell(load, max(0.0, others_s / passed_s))
-        return found
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(60)
+def _measured(name: str, model: str, chosen: argparse.Namespace) -> dict[str, Any]:
+    candidate = CANDIDATES[name]
+    bundle, row, _ = MODELS[model]()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        place = Place(
+            _free_port(),
+            Path(bundle.model_path),
+            bundle.path,
+            row,
+            bundle.signature.inputs[0].name,
+            Path(scratch),
+            chosen.venvs.absolute(),
+        )
+        kinds = [kind for kind in KINDS[model] if candidate.body(place, kind) is not None]
+        if not kinds:
+            return {}
+        command, variables = candidate.command(place)
+        environment = {**place.environment, **variables}
+        log = Path(tempfile.gettempdir()) / f"bench-{candidate.venv or 'own'}.log"
+        with ServerProcess(command, environment, _HERE / "server_peers", log, place.port) as server:
+            return _asked(server, candidate, place, kinds, chosen)
 
 
-def _wait(port: int) -> None:
-    end = time.monotonic() + 60
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10).close()
-            return
-        except (urllib.error.URLError, ConnectionError):
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
+def _asked(
+    server: ServerProcess, candidate: Candidate, place: Place, kinds: list[str], chosen: argparse.Namespace
+) -> dict[str, Any]:
+    url = f"http://127.0.0.1:{place.port}{candidate.path}"
+    bodies = {kind: candidate.body(place, kind) or (b"", {}) for kind in kinds}
+    server.wait(candidate.path, *bodies[kinds[0]])
+    loads: dict[str, Any] = {}
+    for kind, (body, headers) in bodies.items():
+        wrk.load(url, body, headers, connections=16, seconds=1)  # warm
+        for connections in CONNECTIONS:
+            before = _busy()
+            load = wrk.load(url, body, headers, connections=connections, seconds=chosen.seconds)
+            loads[f"{kind} {connections}"] = {**load._asdict(), "busy": round(_busy(before), 2)}
+    found = {"start_s": round(server.start_s, 2), "memory_mib": round(server.memory_mib()), "loads": loads}
+    if chosen.kill:
+        found["kill"] = kill_under_load(server, place.port, candidate.path, *bodies[kinds[0]])
+    return found
 
 
-def _processors() -> tuple[float, float]:
-    """Seconds of all processors so far, and those of them at rest."""
+def _raw(model: str, seconds: int) -> dict[str, Any]:
+    """The limit: the same rows by onnxruntime in one process and in two, with nothing around them."""
+    bundle, row, _ = MODELS[model]()
+    name = bundle.signature.inputs[0].name
+    rates = {}
+    for processes, key in ((1, "1"), (2, "64")):
+        with ProcessPoolExecutor(processes, initializer=start_worker, initargs=(str(bundle.model_path),)) as pool:
+            list(pool.map(race, [name] * 2, [row] * 2, [0.0] * 2, [0.3] * 2))
+            start = time.time() + 0.1
+            found = list(
+                pool.map(race, [name] * processes, [row] * processes, [start] * processes, [seconds] * processes)
+            )
+        rates[key] = sum(count / took for count, took in found)
+    loads = {
+        f"{kind} {key}": {"requests_per_s": rate, "p50_us": round(1e6 / rates["1"]), "p99_us": 0, "failed": 0}
+        for kind in KINDS[model]
+        for key, rate in rates.items()
+    }
+    return {"loads": loads}
+
+
+def _busy(before: tuple[float, float] | None = None) -> Any:
+    """The share of all processors that was at work since `before`; without it, where to begin."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     tick = os.sysconf("SC_CLK_TCK")
-    return sum(fields[:8]) / tick, (fields[3] + fields[4]) / tick
+    now = sum(fields[:8]) / tick, (fields[3] + fields[4]) / tick
+    if before is None:
+        return now
+    return 1 - (now[1] - before[1]) / max(1e-9, now[0] - before[0])
 
 
-def _children_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _family_s(pid: int) -> float:
-    """Processor seconds of a process and everything below it."""
-    tick = os.sysconf("SC_CLK_TCK")
-    parents: dict[int, int] = {}
-    used: dict[int, float] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(folder.name)] = int(fields[1])
-        used[int(folder.name)] = (int(fields[11]) + int(fields[12])) / tick
-    total, family = 0.0, {pid}
-    for child in sorted(parents):
-        if child == pid or parents[child] in family:
-            family.add(child)
-            total += used[child]
-    return total
-
-
-def _print(found: dict[str, dict[tuple[str, int], list[Cell]]], kinds: list[str]) -> None:
-    cells = [(kind, connections) for kind in kinds for connections in _CONNECTIONS]
-    print("| requests/s (p50 / p99 µs) | " + " | ".join(f"{kind}, {connections}" for kind, connections in cells) + " |")
-    print("|---" * (len(cells) + 1) + "|")
-    for name, by_cell in found.items():
-        texts = []
-        for at in cells:
-            loads = [cell.load for cell in by_cell[at]]
-            rate = statistics.median(load.requests_per_s for load in loads)
-            p50 = statistics.median(load.p50_us for load in loads)
-            p99 = statistics.median(load.p99_us for load in loads)
-            failed = sum(load.failed for load in loads)
-            texts.append(f"{rate:,.0f} ({p50:,.0f} / {p99:,.0f})" + (f" {failed} failed" if failed else ""))
-        print(f"| {name} | " + " | ".join(texts) + " |")
-    elsewhere = [cell.elsewhere for by_cell in found.values() for one in by_cell.values() for cell in one]
-    print(f"\nOthers took {statistics.median(elsewhere):.0%} of the machine (at most {max(elsewhere):.0%}).")
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 if __name__ == "__main__":

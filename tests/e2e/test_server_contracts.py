@@ -95,6 +95,7 @@ def test_azure_mounts_the_uploaded_folder_under_its_own_name(tmp_path: Path) -> 
         assert ask(f"{process.url}/score", ROW) == 200
 
 
+@pytest.mark.long
 def test_a_request_keeps_the_name_that_its_cloud_gave_it(tmp_path: Path) -> None:
     shutil.copytree(models.linear().path, tmp_path / "m")
     with ServerProcess(environment={"AZUREML_MODEL_DIR": str(tmp_path / "m"), **LOOPBACK}) as process:

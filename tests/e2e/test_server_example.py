@@ -8,8 +8,8 @@ from pathlib import Path
 EXAMPLE = Path(__file__).parents[2] / "examples" / "serve_http.py"
 
 
-def test_three_clients_have_the_same_answer() -> None:
+def test_four_clients_have_the_same_answer() -> None:
     done = subprocess.run([sys.executable, EXAMPLE], capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
-    answers = [re.findall(r"\d", line.partition("[")[2]) for line in done.stdout.splitlines()[:3]]
-    assert answers == [["0", "1", "2"]] * 3
+    answers = [re.findall(r"\d", line.partition("[")[2]) for line in done.stdout.splitlines()[:4]]
+    assert answers == [["0", "1", "2"]] * 4

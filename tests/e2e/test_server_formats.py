@@ -85,6 +85,7 @@ def test_outputs_can_be_asked_for_by_name(server: ServerThread) -> None:
     content = {"instances": ROWS.tolist(), "parameters": {"outputs": ["label", "probabilities"]}}
     first, second = predictions(server, "/v1/models/classifier:predict", content)
     assert set(first) == {"label", "probabilities"}
+    assert isinstance(first["label"], int)
     assert len(second["probabilities"]) == 3
 
 

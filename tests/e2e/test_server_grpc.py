@@ -274,6 +274,7 @@ def test_a_deadline_is_kept() -> None:
         assert told.value.status() == "StatusCode.DEADLINE_EXCEEDED"
 
 
+@pytest.mark.long
 def test_a_message_larger_than_allowed_is_refused(tmp_path: Path) -> None:
     with ServerThread(model=models.linear().path, grpc_port=0, max_body_mib=1) as running:
         with grpc.insecure_channel(running.grpc_address) as channel, pytest.raises(grpc.RpcError) as told:
@@ -329,6 +330,7 @@ def test_tls_and_certificates_of_clients(tmp_path: Path) -> None:
             assert told.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.long
 def test_a_port_that_is_taken_is_said(server: ServerProcess) -> None:
     from modelserve.errors import ConfigError
 

@@ -77,6 +77,7 @@ def test_on_demand_a_model_is_loaded_when_it_is_first_asked(tmp_path: Path) -> N
         assert ready(server) == {("a", "1")}
 
 
+@pytest.mark.long
 def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
     folder = bundle_folder(tmp_path, **{name: models.linear(seed=ord(name)) for name in "abc"})
     with ServerThread(models=folder, on_demand=True) as probe:

@@ -424,6 +424,7 @@ def test_all_bodies_together_are_bounded(server: ServerThread) -> None:
     assert statuses.count(408) == 4  # when their bodies did not come
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "part", [b"", b"POST /invo", head("/invocations", 100, JSON)[:-2], head("/invocations", 100, JSON) + b"{"]
 )
@@ -436,6 +437,7 @@ def test_whoever_is_slow_is_let_go(server: ServerThread, part: bytes) -> None:
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.long
 def test_what_comes_after_a_refusal_is_thrown_away(server: ServerThread, caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_connection(("127.0.0.1", server.server.port), timeout=20) as wire:
         wire.sendall(head("/invocations", 200_000, JSON) + b"x" * 1000)

@@ -127,6 +127,7 @@ def _inflight(url: str) -> bool:
         return bool(json.loads(answer.read())["inflight"])
 
 
+@pytest.mark.long
 def test_it_leaves_no_process_behind() -> None:
     with ServerProcess("--model", str(models.linear().path), "--workers", "2") as process:
         group = [process.pid, *_family(process.pid)]
@@ -143,6 +144,7 @@ def _children(task: Path) -> list[str]:
     return (task / "children").read_text().split()
 
 
+@pytest.mark.long
 def test_killed_outright_it_takes_its_workers_with_it() -> None:
     with ServerProcess("--model", str(models.linear().path), "--workers", "2") as process:
         group = _family(process.pid)
@@ -163,6 +165,7 @@ def _wait_until_gone(pid: int) -> None:
     os.close(descriptor)
 
 
+@pytest.mark.long
 def test_hung_up_on_it_takes_what_lies_on_disk_now(tmp_path: Path) -> None:
     folder = bundle_folder(tmp_path / "models", one=models.linear(seed=1), gone=models.linear())
     with ServerProcess("--models", str(folder), "--workers", "1") as process:
@@ -187,6 +190,7 @@ def test_without_any_model_it_ends_and_says_why(tmp_path: Path) -> None:
         assert "is not a bundle" in process.wait_for("Not loaded")["message"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
@@ -207,6 +211,7 @@ def test_settings_that_make_no_sense_end_it_with_2(
     assert any(message in line["message"] for line in process.lines), process.lines
 
 
+@pytest.mark.long
 def test_a_port_that_is_taken_is_said() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

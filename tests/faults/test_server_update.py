@@ -63,6 +63,7 @@ def test_a_question_that_does_not_fit_the_new_model_is_refused_in_its_words() ->
         ask_while_updating(running, models.mlp())
 
 
+@pytest.mark.long
 def test_under_load_every_answer_is_of_one_model_or_refused_by_the_other(tmp_path: Path) -> None:
     older, newer = models.linear(), models.mlp()
     folder = bundle_folder(tmp_path, a=older)

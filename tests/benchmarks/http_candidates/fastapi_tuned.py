@@ -16,6 +16,7 @@ app = FastAPI()
 _bundle = Bundle.open(os.environ["BUNDLE"], verify=False)
 _session = load(Path(_bundle.model_path))
 _input, _outputs = _bundle.signature.inputs[0].name, [_bundle.signature.primary]
+_dtype = np.dtype(_bundle.signature.inputs[0].dtype)
 _shape = tuple(size for size in _bundle.signature.inputs[0].shape if isinstance(size, int))
 
 
@@ -30,9 +31,9 @@ async def infer(request: Request) -> Response:
     length = request.headers.get("inference-header-content-length")
     if length is None:
         (given,) = orjson.loads(body)["inputs"]
-        array = np.array(given["data"], np.float32).reshape(given["shape"])
+        array = np.array(given["data"], _dtype).reshape(given["shape"])
     else:
-        array = np.frombuffer(body, np.float32, offset=int(length)).reshape(-1, *_shape)
+        array = np.frombuffer(body, _dtype, offset=int(length)).reshape(-1, *_shape)
     (output,) = _session.run(_outputs, {_input: array})
     if length is not None:
         return Response(output.tobytes(), media_type="application/octet-stream")

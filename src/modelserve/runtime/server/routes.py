@@ -37,6 +37,7 @@ class Route:
         summary: One line for the description of the interface.
         streams: Whether the body may be read while it comes.
         always: Whether it answers before the server is ready, and while it ends.
+        page: Whether people come here with a browser, which asks them for a key by itself.
         contract: Whether it belongs to the container contract of a cloud, whose own door guards it.
     """
 
@@ -47,6 +48,7 @@ class Route:
     summary: str
     streams: bool = False
     always: bool = False
+    page: bool = False
     contract: bool = False
 
     @property

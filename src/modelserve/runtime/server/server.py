@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,7 @@ from modelserve.runtime.server.api import contract as contract_api
 from modelserve.runtime.server.api import health, inference, openapi
 from modelserve.runtime.server.api import metrics as metrics_api
 from modelserve.runtime.server.api import repository as repository_api
+from modelserve.runtime.server.api.pages import Pages
 from modelserve.runtime.server.api.predictions import Predictions
 from modelserve.runtime.server.app import App, Watcher
 from modelserve.runtime.server.contracts import Contract
@@ -35,6 +37,9 @@ from modelserve.runtime.server.http.listener import Listener
 from modelserve.runtime.server.life import Life, Phase
 from modelserve.runtime.server.models.catalogue import Catalogue
 from modelserve.runtime.server.models.repository import Repository
+from modelserve.runtime.server.observe import traces
+from modelserve.runtime.server.observe.access_log import AccessLog
+from modelserve.runtime.server.observe.history import History
 from modelserve.runtime.server.observe.metrics import Metrics
 from modelserve.runtime.server.routes import Route, Routes
 from modelserve.runtime.server.settings import ServerSettings
@@ -66,10 +71,17 @@ class Server:
         self._fetched: tempfile.TemporaryDirectory[str] | None = None
         self.repository = Repository(_catalogue(settings, contract), settings.loading)
         self.life = Life(self.repository)
+        self._history = History(self.repository.served)
         self._metrics = Metrics(self.repository, self._connections, lambda: not self.life.why_not_ready())
-        self._watchers: tuple[Watcher, ...] = (Audit(), self._metrics)
+        self._traces = traces.from_environment(os.environ, version("modelserve"))
+        self._watchers: list[Watcher] = [Audit(), self._metrics]
+        if settings.access_log:
+            self._watchers.insert(0, AccessLog())
+        if self._traces is not None:  # first: the lines of the others name what it found
+            self._watchers.insert(0, self._traces)
         self.routes = self._routes()
         self.routes += openapi.routes(self.routes, self.repository, version("modelserve"))
+        self.routes += self._pages()
         self._access = self._policy()
         self._listener = Listener(self._app(Routes(self.routes)), settings.limits)
         self._front = None if settings.grpc_port is None else self._grpc()
@@ -87,6 +99,7 @@ class Server:
             self.grpc_port = await self._front.listen(self.settings)
         if self._tokens is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._tokens.fetch)
+        self._history.start()
         self._loading = asyncio.get_running_loop().create_task(self._load())
         if wait:
             await asyncio.shield(self._loading)
@@ -128,7 +141,10 @@ class Server:
         if self._loading is not None:
             self._loading.cancel()
         self._listener.close()
+        self._history.stop()
         await self.repository.close(max(0.0, end - asyncio.get_running_loop().time()))
+        if self._traces is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._traces.close)
         if self._fetched is not None:
             self._fetched.cleanup()
 
@@ -175,7 +191,7 @@ class Server:
             self.life,
             self._access,
             self.settings.limits.body_bytes,
-            self._watchers,
+            tuple(self._watchers),
             tuple(reversed(id_headers)),
         )
 
@@ -201,6 +217,20 @@ class Server:
         asked = contract_api.routes(self._contract, self.life, predictions)
         taken = {(route.method, route.pattern) for route in asked}
         return asked + [route for route in own if (route.method, route.pattern) not in taken]
+
+    def _pages(self) -> list[Route]:
+        pages = Pages(
+            self.repository,
+            self.life,
+            self._history,
+            self._connections,
+            self.routes,
+            version("modelserve"),
+            closed=not self.settings.is_open,
+            secure=self._tls is not None,
+        )
+        taken = {(route.method, route.pattern) for route in self.routes}
+        return [route for route in pages.routes() if (route.method, route.pattern) not in taken]
 
     def _policy(self) -> Policy:
         settings = self.settings

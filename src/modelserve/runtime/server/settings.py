@@ -80,6 +80,7 @@ class ServerSettings(BaseModel):
     tls_key: Path | None = Field(None, description="Its private key, PEM.")
     tls_client_ca: Path | None = Field(None, description="Authority whose certificates clients must show, PEM.")
 
+    access_log: bool = Field(False, description="Write a log line for every answer.")
     log_format: Literal["json", "text"] = Field("json", description="How log lines are written: json or text.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="From which level on.")
 
@@ -87,6 +88,12 @@ class ServerSettings(BaseModel):
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
         return self.host in _LOOPBACK or self.host.startswith("127.")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether callers need not say who they are."""
+        nobody_known = self.keys is None and not self.oidc_issuer
+        return nobody_known and (self.is_loopback or self.anonymous or self.tls_client_ca is not None)
 
     @property
     def limits(self) -> Limits:

@@ -7,6 +7,8 @@ otherwise ──► a credential ─► an authority recognises it ─► scope 
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Sequence
 
 from modelserve.runtime.server.access.caller import ANYBODY, Authority, Caller
@@ -16,7 +18,9 @@ from modelserve.runtime.server.problems import problem
 from modelserve.runtime.server.routes import Route, Scope
 
 _CHALLENGE = ((b"www-authenticate", b"Bearer"),)
-_BEARER = b"bearer "
+# A browser asks its user by itself, and sends the key as the password.
+_PAGE_CHALLENGE = ((b"www-authenticate", b'Basic realm="modelserve: a key as password", charset="UTF-8"'),)
+_BEARER, _BASIC = b"bearer ", b"basic "
 _LONGEST_CREDENTIAL = 8192
 _MOST_HOSTS = 64
 
@@ -54,7 +58,7 @@ class Policy:
                 401,
                 "A key is needed, as 'Authorization: Bearer KEY'. One that is known here was not sent.",
                 code="access_denied",
-                headers=_CHALLENGE,
+                headers=_PAGE_CHALLENGE if route.page else _CHALLENGE,
             )
         request.caller = caller
         if not caller.may(route.scope):
@@ -112,4 +116,13 @@ def _credential(request: Request) -> bytes:
     shown = request.headers.get(b"authorization", NOTHING)
     if shown[: len(_BEARER)].lower() == _BEARER:
         return shown[len(_BEARER) :].strip()
+    if shown[: len(_BASIC)].lower() == _BASIC:
+        return _password(shown[len(_BASIC) :].strip())
     return request.headers.get(b"x-api-key", NOTHING).strip()
+
+
+def _password(shown: bytes) -> bytes:
+    try:
+        return base64.b64decode(shown, validate=True).partition(b":")[2]
+    except binascii.Error:
+        return NOTHING

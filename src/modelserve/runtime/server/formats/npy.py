@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import tokenize
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from modelserve.tensors import Array
 
 NPY = b"application/x-npy"
 _HEADER_BYTES = 4096
+# numpy reads a header as a Python literal, an old one after a look at its words.
+_NOT_A_HEADER = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError)
 
 
 def read(body: bytes | memoryview, model: Described) -> Question[Response]:
@@ -44,7 +47,7 @@ def array_from_npy(body: bytes | memoryview) -> Array:
     file = io.BytesIO(bytes(body[: _HEADER_BYTES + 16]))
     try:
         shape, fortran, dtype = _header(file)
-    except (ValueError, TypeError, SyntaxError, UnicodeDecodeError, RecursionError, MemoryError) as error:
+    except _NOT_A_HEADER as error:
         raise WireError(f"The body is not an array in numpy's format: {str(error)[:200]}.") from error
     if dtype.hasobject or dtype.kind not in "biufU" or dtype.itemsize == 0:
         raise WireError(f"The array holds {dtype}, which is read from nobody. Send numbers or text.")

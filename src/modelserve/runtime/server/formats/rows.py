@@ -122,6 +122,8 @@ def _instances(raw: bytes, signature: Signature) -> Any:
     if sole is not None and first != b"{":
         return array_from_json(raw, sole.numpy_dtype, sole.name)
     rows = parse(raw, list[Any])
+    if not rows:
+        raise WireError("'instances' is empty. Send at least one.")
     if not all(isinstance(row, dict) for row in rows):
         names = ", ".join(repr(spec.name) for spec in signature.inputs)
         raise WireError(f"Each of 'instances' must be an object with the inputs {names}.")

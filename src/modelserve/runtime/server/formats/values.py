@@ -48,7 +48,9 @@ def array_from_json(
 
 
 def json_from_array(array: Array) -> bytes:
-    """A JSON list of the array's values, nested as the array is."""
+    """A JSON list of the array's values, nested as the array is; of a single value without axes that value."""
+    if not array.ndim:
+        return json_from_array(array.reshape(1))[1:-1]
     if array.dtype.kind == "O":
         return orjson.dumps(array.tolist(), default=_text)
     written = orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)

@@ -27,7 +27,7 @@ class Request:
         target: Path and query as they were sent.
         body: The whole body, unless `stream` is set, from which it is read as it comes.
         arrived_ns: When its headers were complete, on the monotonic clock.
-        route, arguments, caller, id, timing: What the application notes while it is answered.
+        route, arguments, caller, id, timing, trace_id: What the application notes while it is answered.
     """
 
     __slots__ = (
@@ -45,6 +45,7 @@ class Request:
         "stream",
         "target",
         "timing",
+        "trace_id",
     )
 
     def __init__(self, method: bytes, target: bytes, headers: dict[bytes, bytes], peer: str) -> None:
@@ -62,6 +63,7 @@ class Request:
         self.arguments: tuple[str, ...] = ()
         self.caller: Any = None
         self.timing: Any = None
+        self.trace_id = ""
 
 
 class Response:

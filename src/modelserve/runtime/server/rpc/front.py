@@ -89,7 +89,8 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio ships no ty
                 ("grpc.so_reuseport", 0),
             ],
         )
-        address = f"{settings.host}:{settings.grpc_port}"
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        address = f"{host}:{settings.grpc_port}"
         try:
             if settings.tls_certificate is None:
                 port = server.add_insecure_port(address)

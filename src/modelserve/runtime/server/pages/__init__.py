@@ -1,0 +1,1 @@
+"""Pages for people, rendered here: they work without JavaScript, and are live with it."""
