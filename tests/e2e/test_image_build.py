@@ -179,6 +179,21 @@ def test_a_base_of_another_registry_is_copied(registry: RegistryStandIn, recipe:
     assert set(pushed.outcomes.values()) == {UPLOADED}
 
 
+def test_a_layer_of_the_base_that_comes_with_other_content_is_refused_and_not_kept(
+    registry: RegistryStandIn, recipe: image.Recipe
+) -> None:
+    made = image.build(recipe, credentials=image.anonymous)
+    blobs, digest = registry.contents.blobs, made.layers[0].digest
+    right, blobs["library/python", digest] = blobs["library/python", digest], b"other content"
+    with RegistryStandIn() as other:
+        with pytest.raises(RegistryError, match="did not come whole"):
+            image.push(made, f"{other.address}/team/modelserve", credentials=image.anonymous)
+        assert other.contents.blobs == {}
+        blobs["library/python", digest] = right
+        image.push(made, f"{other.address}/team/modelserve", credentials=image.anonymous)
+        assert other.contents.blobs["team/modelserve", digest] == right
+
+
 def test_a_layout_is_written_whole_or_not_at_all(recipe: image.Recipe, tmp_path: Path) -> None:
     made, folder = image.build(recipe, credentials=image.anonymous), tmp_path / "image.oci"
     image.write_layout(made, folder)
