@@ -143,9 +143,7 @@ class Endpoints:
                 "metadatavalues": [{"name": {"value": "statuscode"}, "value": status}],
                 "data": [{"timeStamp": now, "total": count}],
             }
-            for status, count in self._metrics(
-                names[0], call.query.get("$filter", ""), _minute(call.query.get("timespan", ""))
-            ).items()
+            for status, count in counted.items()
         ]
         return said({"value": [{"name": {"value": call.query.get("metricnames", "")}, "timeseries": series}]})
 
