@@ -6,6 +6,7 @@ Azure Monitor counted of both versions
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -37,9 +38,11 @@ def prove(version: Version, old: str, deadline: float, tell: Progress) -> None:
 
 def _stage(version: Version, old: str, live: dict[str, int], mirrored: dict[str, int], deadline: float) -> None:
     route(version.site, version.endpoint, live, mirrored, deadline=deadline)
+    # What was counted before is another attempt's.
+    since = dt.datetime.now(dt.UTC).replace(second=0, microsecond=0)
     time.sleep(min(version.site.options.bake_s, max(0.0, deadline - time.monotonic())))
-    new_share = _failed_share(version.site, version.endpoint, version.deployment)
-    old_share = _failed_share(version.site, version.endpoint, old)
+    new_share = _failed_share(version.site, version.endpoint, version.deployment, since)
+    old_share = _failed_share(version.site, version.endpoint, old, since)
     if new_share > old_share + _MARGIN:
         raise StartError(
             f"The new version failed {new_share:.0%} of its requests, the old one {old_share:.0%}; the old one gets "
@@ -47,18 +50,19 @@ def _stage(version: Version, old: str, live: dict[str, int], mirrored: dict[str,
         )
 
 
-def _failed_share(site: Site, endpoint: str, deployment: str) -> float:
-    """Of the last hour's requests to a version, those that it, and not its caller, failed."""
-    answers = _answers(site, endpoint, deployment)
+def _failed_share(site: Site, endpoint: str, deployment: str, since: dt.datetime) -> float:
+    """Of the requests to a version since then, those that failed."""
+    answers = _answers(site, endpoint, deployment, since)
     failed = sum(count for status, count in answers.items() if status.startswith("5") or status in {"408", "424"})
     return failed / max(1.0, answers.total())
 
 
-def _answers(site: Site, endpoint: str, deployment: str) -> Counter[str]:
-    """How often each status was answered, as Azure Monitor counted."""
+def _answers(site: Site, endpoint: str, deployment: str, since: dt.datetime) -> Counter[str]:
+    """How often each status was answered since then, as Azure Monitor counted."""
+    span = "/".join(f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (since, dt.datetime.now(dt.UTC)))
     path = (
         f"{site.workspace.endpoint(endpoint)}/providers/Microsoft.Insights/metrics"
-        "?metricnames=RequestsPerMinute&aggregation=Total&interval=PT1M"
+        f"?metricnames=RequestsPerMinute&aggregation=Total&interval=PT1M&timespan={span}"
         f"&$filter=deployment eq '{deployment}' and statusCode eq '*'"
     )
     counted: Counter[str] = Counter()

@@ -149,13 +149,13 @@ def test_a_new_version_gets_copies_then_a_share_then_everything(azure: AzureRehe
 
 @pytest.mark.long
 def test_a_new_version_that_fails_requests_is_taken_back(azure: AzureRehearsal) -> None:
-    first, new = served(azure), models.linear(seed=1)
+    first, new = served(azure), models.linear(seed=2)
     endpoint = endpoint_name(azure.workspace, SPEC.name)
     left = azure.leftovers()
 
     def failing(line: str) -> None:
         if line.startswith("Sending"):
-            azure.door.counts[endpoint, deployment_name(new.digest), "503"] += 50
+            azure.door.count(endpoint, deployment_name(new.digest), 503, 50)
 
     backend = AzureMLBackend({**azure.options, "canary_percent": 10})
     with pytest.raises(StartError, match="the old one gets all of them again"):

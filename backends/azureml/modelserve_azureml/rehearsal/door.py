@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -33,7 +34,6 @@ class Door:
     """Answers scoring requests.
 
     Attributes:
-        counts: Answers by endpoint, deployment and status, such as ("digits-1", "v-2", "424").
         mirrored: Copies that were sent, by deployment.
     """
 
@@ -43,7 +43,8 @@ class Door:
         self._sign_in = sign_in
         self._lock = threading.Lock()
         self._inside: Counter[str] = Counter()
-        self.counts: Counter[tuple[str, str, str]] = Counter()
+        # Answers by endpoint, deployment, status and minute, as Azure Monitor keeps them.
+        self._counts: Counter[tuple[str, str, str, int]] = Counter()
         self.mirrored: Counter[str] = Counter()
         manager.endpoints.measured_by(self.measured)
 
@@ -57,20 +58,25 @@ class Door:
         if not chosen:
             self._mirror(endpoint, properties.get("mirrorTraffic") or {}, call)
         answered = self._through(endpoint, deployment, call)
-        self._count(endpoint["name"], deployment["name"], answered)
+        self.count(endpoint["name"], deployment["name"], answered.status)
         return Answered(
             answered.status, answered.body, {**answered.headers, "azureml-model-deployment": deployment["name"]}
         )
 
-    def measured(self, endpoint: str, query: str) -> dict[str, int]:
-        """What Azure Monitor would count of a deployment's requests, by status."""
+    def measured(self, endpoint: str, query: str, since: int) -> dict[str, int]:
+        """What Azure Monitor would count of a deployment's requests since a minute, by status."""
         match = _FILTER.search(query)
+        found: Counter[str] = Counter()
         with self._lock:
-            return {
-                status: count
-                for (name, deployment, status), count in self.counts.items()
-                if name == endpoint and (match is None or deployment == match[1])
-            }
+            for (name, deployment, status, minute), count in self._counts.items():
+                if name == endpoint and minute >= since and (match is None or deployment == match[1]):
+                    found[status] += count
+        return found
+
+    def count(self, endpoint: str, deployment: str, status: int, times: int = 1) -> None:
+        """Note answers of a deployment."""
+        with self._lock:
+            self._counts[endpoint, deployment, str(status), int(time.time() // 60)] += times
 
     def _endpoint(self, name: str) -> dict[str, Any]:
         found = self._manager.resources.get(self._manager.workspace.endpoint(name))
@@ -139,11 +145,7 @@ class Door:
             answered = self._through(endpoint, deployment, call)
         except Refusal as refusal:
             answered = refusal.answer
-        self._count(endpoint["name"], deployment["name"], answered)
-
-    def _count(self, endpoint: str, deployment: str, answered: Answered) -> None:
-        with self._lock:
-            self.counts[endpoint, deployment, str(answered.status)] += 1
+        self.count(endpoint["name"], deployment["name"], answered.status)
 
 
 def _by_traffic(traffic: Mapping[str, int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import secrets
 import time
@@ -40,7 +41,7 @@ class Endpoints:
         self._path = workspace.path
         self._fleets = fleets
         self._busy: set[str] = set()
-        self._metrics: Callable[[str, str], dict[str, int]] = lambda _endpoint, _query: {}
+        self._metrics: Callable[[str, str, int], dict[str, int]] = lambda _endpoint, _query, _since: {}
 
     def routes(self) -> list[Route]:
         every = f"{re.escape(self._path)}/onlineEndpoints"
@@ -64,7 +65,7 @@ class Endpoints:
             route("Deployments.GetLogs", "POST", f"{deployment}/getLogs", self._logs),
         ]
 
-    def measured_by(self, metrics: Callable[[str, str], dict[str, int]]) -> None:
+    def measured_by(self, metrics: Callable[[str, str, int], dict[str, int]]) -> None:
         """Who counts requests: the scoring door."""
         self._metrics = metrics
 
@@ -135,13 +136,14 @@ class Endpoints:
         return said({"accessToken": token, "tokenType": "Bearer", **refresh})
 
     def _measured(self, call: Call, names: tuple[str, ...]) -> Answered:
+        counted = self._metrics(names[0], call.query.get("$filter", ""), _minute(call.query.get("timespan", "")))
         now = time.strftime("%Y-%m-%dT%H:%M:00Z", time.gmtime())
         series = [
             {
                 "metadatavalues": [{"name": {"value": "statuscode"}, "value": status}],
                 "data": [{"timeStamp": now, "total": count}],
             }
-            for status, count in self._metrics(names[0], call.query.get("$filter", "")).items()
+            for status, count in counted.items()
         ]
         return said({"value": [{"name": {"value": call.query.get("metricnames", "")}, "timeseries": series}]})
 
@@ -239,6 +241,12 @@ class Endpoints:
         model = content["properties"].get("model")
         uri = self.resources.need(model)["properties"]["modelUri"] if model else ""
         self._fleets.run(path, content, environment, uri)
+
+
+def _minute(timespan: str) -> int:
+    """The minute in which a time span begins; 0 where none is given."""
+    begin = timespan.partition("/")[0]
+    return int(dt.datetime.fromisoformat(begin).timestamp() // 60) if begin else 0
 
 
 def _body(content: Mapping[str, Any]) -> dict[str, Any]:
