@@ -100,7 +100,8 @@ class TestLettersBeyondAscii:
         live = portable_or_live(model, self.CITIES)
         rows = np.array(["KÖLN", "Münster"], object)
         answer = open_session(live).run({"X": rows}, ["probabilities"])["probabilities"]
-        np.testing.assert_array_equal(answer, model.predict_proba(rows))
+        # The classifier behind the vectoriser runs as a graph of float32.
+        np.testing.assert_allclose(answer, model.predict_proba(rows), atol=1e-6)
 
     def test_where_capitals_stay_capitals_they_are_served(self) -> None:
         model = make_pipeline(CountVectorizer(lowercase=False), LogisticRegression()).fit(self.CITIES, [0, 1, 0, 1])

@@ -136,16 +136,24 @@ CASES = [
         ["batch", "sequence"],
         "scripted",
     ),
-]
-LONG_CASES = [
-    Case("LSTM", Recurrent, (numbers(5, 7, 5),), [(numbers(1, 2, 5),), (numbers(3, 11, 5),)], ["batch", "sequence"]),
+    Case(
+        "LSTM",
+        Recurrent,
+        (numbers(5, 7, 5),),
+        [(numbers(1, 2, 5),), (numbers(3, 11, 5),)],
+        ["batch", "sequence"],
+        "plain layers",
+    ),
     Case(
         "GRU in both directions",
         lambda: Recurrent(nn.GRU, bidirectional=True, num_layers=2),
         (numbers(5, 7, 5),),
         [(numbers(1, 2, 5),), (numbers(3, 11, 5),)],
         ["batch", "sequence"],
+        "plain layers",
     ),
+]
+LONG_CASES = [
     Case(
         "Attention under a square mask",
         Causal,
