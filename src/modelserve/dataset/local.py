@@ -31,7 +31,7 @@ from modelserve.dataset.sources import Chunk
 from modelserve.dataset.sources.memory import content_of
 from modelserve.errors import ResumeError, SignatureError
 
-_CHUNKS_AHEAD = 2
+_CHUNKS_AHEAD = 4
 _PARTS_AHEAD = 1
 _CORES = os.cpu_count() or 1
 #: The code of rows that could not be read at all.

@@ -41,7 +41,7 @@ class Plan:
     @property
     def chunk_rows(self) -> int:
         """Rows that are read at once: whole batches."""
-        return max(self.boundaries.batch_rows, self.boundaries.part_rows // 4)
+        return max(self.boundaries.batch_rows, self.boundaries.part_rows // 16)
 
 
 def identity(model: str, plan: Plan) -> dict[str, Any]:
