@@ -5,12 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
+# Apart, since it pins a botocore of its own.
+AWSCLI := $(VENV)/awscli/bin/aws
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Warnings of frameworks about processors and the like are no part of what is shown.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-long test-all lint types bench bench-dataset bench-executor bench-optimize bench-server docs clean bench-convert sources fuzz
+.PHONY: help venv quickstart test test-long test-all lint types bench bench-dataset bench-executor bench-optimize bench-server docs clean bench-convert sources clouds fuzz
 
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -35,7 +37,11 @@ quickstart: $(STAMP) ## Train three models, serve them, measure, print one table
 test: lint types ## The everyday suite: lint, types, tests (below ten minutes)
 	$(BIN)/python -m pytest -q -m "not long and not live"
 
-test-long: $(STAMP) ## The long rooms: every framework, fault matrices, fuzzing
+$(AWSCLI): $(STAMP)
+	@$(BIN)/python -m venv $(VENV)/awscli
+	@$(VENV)/awscli/bin/python -m pip install --disable-pip-version-check --quiet "awscli<2"
+
+test-long: $(STAMP) $(AWSCLI) ## The long rooms: every framework, fault matrices, fuzzing
 	$(BIN)/python -m pytest -q -m "long and not live"
 
 test-all: test test-long ## Everything that needs no cloud account
@@ -76,6 +82,9 @@ sources: $(STAMP) ## Run the parity tests, and write docs/reference/sources.md f
 	HF_HUB_OFFLINE=1 MODELSERVE_SOURCES=$(CURDIR)/.sources.jsonl $(BIN)/python -m pytest -q tests/parity -m "not live"
 	@$(BIN)/python tests/parity/write_sources.py .sources.jsonl docs/reference/sources.md
 	@rm -f .sources.jsonl
+
+clouds: $(STAMP) ## Write docs/reference/clouds.md from what the backends declare
+	@$(BIN)/python tests/contract/write_clouds.py
 
 fuzz: $(STAMP) ## Ten minutes of made-up bytes for everything that reads them from the network
 	@$(PIP) install -c constraints.txt atheris

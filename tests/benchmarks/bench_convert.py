@@ -15,7 +15,7 @@ import numpy as np
 x = np.random.default_rng(0).normal(size=(64, WIDTH)).astype(np.float32)
 """
 
-#: The models of examples/quickstart.py, untrained where training changes no time of a conversion.
+#: The models of examples/quickstart.py, untrained where training changes no time of a conversion, and a recurrent one.
 SOURCES = {
     "Keras, three dense layers": """
 import tensorflow as tf
@@ -34,6 +34,17 @@ make = MyModel
 import torch
 def make():
     return torch.nn.Sequential(torch.nn.Linear(WIDTH, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+""",
+    "PyTorch, a recurrent layer": """
+import torch
+x = x.reshape(64, 8, WIDTH // 8)
+class Last(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.recur, self.head = torch.nn.LSTM(WIDTH // 8, 32, batch_first=True), torch.nn.Linear(32, 10)
+    def forward(self, x):
+        return self.head(self.recur(x)[0][:, -1])
+make = Last
 """,
     "scikit-learn, logistic regression": """
 from sklearn.linear_model import LogisticRegression

@@ -34,6 +34,7 @@ from rich.table import Table
 HERE = Path(__file__).parent
 console = Console(width=110)
 _LOOK_S = 0.25
+_RESULTS = "results.json"
 MODELS = ("tiny", "mlp", "image")
 Results = dict[str, list[dict[str, float]]]
 
@@ -112,6 +113,10 @@ def run(way: str, model: str, place: dict[str, Any], folder: Path, rows: int | N
     return {**found, "peak_mb": peak[0]}
 
 
+def keep(results: Results, folder: Path) -> None:
+    (folder / _RESULTS).write_text(json.dumps(results))
+
+
 def _watch(process: subprocess.Popen[str], peak: list[float]) -> None:
     while process.poll() is None:
         total = 0.0
@@ -129,6 +134,7 @@ def measure(model: str, ways: list[str], rounds: int, place: dict[str, Any], fol
         for way in ways:
             found = run(way, model, place, folder)
             results.setdefault(f"{model}/{way}", []).append(found)
+            keep(results, folder)  # after each, so that a bench that is cut short loses one figure
             shown = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
             console.print(f"{model}, {way}: {shown}", soft_wrap=True)
 
@@ -137,6 +143,7 @@ def memory(place: dict[str, Any], folder: Path, results: Results) -> None:
     for rows in place["table"]:
         for model in ("tiny", "mlp"):
             results.setdefault(f"memory/{model}/{rows}", []).append(run("modelserve", model, place, folder, rows))
+            keep(results, folder)
 
 
 def report(results: Results, place: dict[str, Any], chart: Path | None) -> None:
@@ -216,7 +223,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder, steps = arguments.folder, arguments.only.split(",")
     folder.mkdir(exist_ok=True)
-    kept = folder / "results.json"
+    kept = folder / _RESULTS
     place = prepare(folder, arguments.rows, arguments.pictures)
     results: Results = json.loads(kept.read_text()) if kept.exists() and "prepare" not in steps else {}
     for step in steps:
@@ -224,7 +231,6 @@ def main() -> None:
             measure(step, arguments.ways.split(","), arguments.rounds, place, folder, results)
         elif step == "memory":
             memory(place, folder, results)
-        kept.write_text(json.dumps(results))
     if "report" in steps:
         report(results, place, arguments.chart)
 

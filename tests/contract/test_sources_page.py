@@ -46,6 +46,15 @@ def test_refused_sources_and_callables_have_rows_of_their_own() -> None:
     assert text.count("## Test") == 1
 
 
+def test_records_of_some_sources_leave_the_rows_of_all_others_as_they_were() -> None:
+    text = writer.page([RECORD, {**RECORD, "source": "b", "refused": "It lies."}])
+    assert writer.page([], text) == text
+    added = writer.page([{**RECORD, "source": "b"}, {**RECORD, "framework": "Other"}], text)
+    assert lines(added, "| a") == [*lines(text, "| a")] * 2
+    assert len(lines(added, "| b")) == 1
+    assert "It lies." not in added
+
+
 def test_the_committed_page_is_one_of_the_generator() -> None:
     text = PAGE.read_text()
     assert text.startswith(writer.INTRODUCTION)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from modelserve import attach
+from modelserve import Model, attach
 from modelserve.bundle import Bundle
 from modelserve.cli import main
+from modelserve.errors import DeadlineError
 from modelserve.session import Session
 from modelserve.testing import models
 from modelserve.testing.serving import ServerThread, bundle_folder
@@ -54,6 +57,10 @@ def test_a_server_is_asked_scaled_and_updated_by_its_address(run, server: Server
     assert (status, scaled["scale"]) == (0, {"minimum": 2, "maximum": 2})
     assert len(run("status", server.url)[1]["replicas"]) == 2
 
+    status, ranged, _ = run("scale", server.url, "--minimum", 0, "--maximum", 2, "--target-inflight", 3)
+    assert (status, ranged["scale"]) == (0, {"minimum": 0, "maximum": 2, "target_inflight": 3.0})
+    assert run("logs", server.url) == (0, [], "")
+
     other = models.linear(seed=1)
     status, updated, _ = run("update", server.url, other.path, "--set", f"folder={folder}")
     assert (status, updated["digest"]) == (0, other.digest)
@@ -82,3 +89,31 @@ def test_what_a_server_cannot_do_is_said_with_the_way_out(run, server: ServerThr
     status, _, error = run("status", "http://127.0.0.1:9")
     assert status == 1
     assert error.count("\n") == 1
+
+
+def test_a_model_that_is_not_loaded_in_time_leaves_what_was_there(server: ServerThread, folder: Path) -> None:
+    before = Bundle.open(folder / "digits").digest
+    with pytest.raises(DeadlineError):
+        Model(models.linear(seed=3)).serve("http", name="digits", url=server.url, folder=folder, timeout_s=0.0001)
+    assert Bundle.open(folder / "digits").digest == before
+    assert [path.name for path in folder.iterdir()] == ["digits"]
+
+
+def test_every_command_of_the_how_to_does_what_it_says(server: ServerThread, folder: Path, capsys) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "deploy-from-the-command-line.md").read_text()
+    page = page.replace("127.0.0.1:8000", server.address)
+    shutil.copytree(models.linear().path, "bundle")
+    shutil.copytree(models.linear(seed=1).path, "new-bundle")
+    Path("models").symlink_to(folder)
+    Path("modelserve.toml").write_text(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if not line.endswith("&")]
+    assert len(lines) == 11
+    for line in lines:
+        if "/v2/models/digits" in line and not (folder / "digits").exists():
+            # The page's first half ends with `delete`, its second begins with a server that has the model.
+            shutil.copytree(models.linear().path, folder / "digits")
+            server.call(server.server.repository.load("digits"))
+        with pytest.raises(SystemExit) as ended:
+            main(line.split()[1:])
+        assert not ended.value.code, (line, capsys.readouterr().err)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from asking import answers
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.ensemble import VotingClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import (
     KNeighborsClassifier,
     KNeighborsRegressor,
@@ -98,6 +100,12 @@ class TestWithinARadius:
         for name in ("label", "probabilities"):
             with pytest.raises(ModelRunError):
                 Session(bundle).run({"X": np.array([[100.0, 0, 0, 0]])}, [name])
+
+    def test_it_is_refused_within_others_that_ask_for_shares_alone_too(self) -> None:
+        parts = [("near", RadiusNeighborsClassifier(0.95)), ("line", LogisticRegression(max_iter=500))]
+        bundle = convert(VotingClassifier(parts, voting="soft").fit(*IRIS), IRIS[0])
+        with pytest.raises(ModelRunError):
+            Session(bundle).run({"X": np.array([[100.0, 0, 0, 0]])})
 
     @pytest.mark.filterwarnings("ignore:Outlier label")  # scikit-learn's own, on every such row
     @pytest.mark.parametrize("label", ["most_frequent", 2, 7])

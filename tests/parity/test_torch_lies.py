@@ -158,8 +158,10 @@ class TestPlainLayers:
             (lambda self, x: self.layer(x) * float(x.max()), "float"),
             (lambda self, x: self.layer(x) * x.shape[0], "getattr"),
             (lambda self, x: self.layer(x).view(3, -1), "view"),
-            (lambda self, x: self.layer(x)[:3], "getitem"),
-            (lambda self, x: self.recur(x)[0], "LSTM"),
+            (lambda self, x: self.layer(x)[x > 0], "getitem"),
+            (lambda self, x: self.layer(x)[: len(x)], "len"),
+            (lambda self, x: self.recur(x)[0][:, -1], ""),
+            (lambda self, x: self.attend(x, x, x)[0], "MultiheadAttention"),
             (lambda self, x, y=None: self.layer(x), "not given"),
         ],
     )
@@ -167,7 +169,7 @@ class TestPlainLayers:
         class Module(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.layer, self.recur = nn.Linear(4, 4), nn.LSTM(4, 4)
+                self.layer, self.recur, self.attend = nn.Linear(4, 4), nn.LSTM(4, 4), nn.MultiheadAttention(4, 2)
 
         Module.forward = forward
         seen = oddity(Module(), 1)
@@ -190,6 +192,8 @@ class TestPlainLayers:
             "import sys, torch, numpy as np\n"
             "from modelserve.convert import convert\n"
             "convert(torch.nn.Linear(4, 2), np.ones((3, 4), np.float32))\n"
+            "bundle = convert(torch.nn.LSTM(4, 2, batch_first=True), np.ones((3, 5, 4), np.float32))\n"
+            "assert bundle.signature.inputs[0].shape == ('batch', 'sequence', 4)\n"
             "assert not {'onnxscript', 'torch._dynamo'} & set(sys.modules)"
         )
         done = subprocess.run(

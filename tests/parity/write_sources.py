@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 INTRODUCTION = "\n".join(  # one sentence a line
     [
@@ -33,26 +33,56 @@ REFUSED_COLUMNS = ("source", "reason", "shown by")
 _LONGEST_REASON = 240
 
 
-def page(records: Iterable[Mapping[str, Any]]) -> str:
-    """The whole page; records of one framework stand together, in the order of their names."""
-    by_framework: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
-        by_framework.setdefault(record["framework"], []).append(record)
+class Entry(NamedTuple):
+    """One row of the page: under its framework, among those that convert or those that are refused."""
+
+    framework: str
+    is_refused: bool
+    cells: tuple[str, ...]
+
+
+def page(records: Iterable[Mapping[str, Any]], before: str = "") -> str:
+    """The whole page; rows of one framework stand together, in the order of their names.
+
+    Args:
+        before: A page whose rows stay where no record is of their source.
+    """
+    new = [_entry(record) for record in records]
+    known = {(entry.framework, entry.cells[0]) for entry in new}
+    old = [entry for entry in _entries(before) if (entry.framework, entry.cells[0]) not in known]
+    unique = {(entry.framework, entry.is_refused, entry.cells[0]): entry for entry in (*old, *new)}
+    ordered = sorted(unique.values(), key=lambda entry: (entry.framework.lower(), entry.cells[0].lower()))
     parts = [INTRODUCTION]
-    for framework, found in sorted(by_framework.items(), key=lambda item: item[0].lower()):
+    for framework in dict.fromkeys(entry.framework for entry in ordered):
         parts.append(f"## {framework}\n")
-        unique = {(record["source"], bool(record["refused"])): record for record in found}
-        ordered = sorted(unique.values(), key=lambda record: record["source"].lower())
-        parts.append(_table(COLUMNS, [_row(record) for record in ordered if not record["refused"]]))
-        parts.append(_table(REFUSED_COLUMNS, [_refused_row(record) for record in ordered if record["refused"]]))
+        found = [entry for entry in ordered if entry.framework == framework]
+        parts.append(_table(COLUMNS, [entry.cells for entry in found if not entry.is_refused]))
+        parts.append(_table(REFUSED_COLUMNS, [entry.cells for entry in found if entry.is_refused]))
     return "\n".join(part for part in parts if part)
 
 
-def _table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
+def _entry(record: Mapping[str, Any]) -> Entry:
+    is_refused = bool(record["refused"])
+    cells = _refused_row(record) if is_refused else _row(record)
+    return Entry(record["framework"], is_refused, tuple(cell.replace("|", "&#124;") for cell in cells))
+
+
+def _entries(text: str) -> Iterator[Entry]:
+    """The rows of a page."""
+    framework = ""
+    for line in text.splitlines():
+        if line.startswith("## "):
+            framework = line.removeprefix("## ")
+        cells = tuple(line.removeprefix("| ").removesuffix(" |").split(" | "))
+        if line.startswith("| ") and cells[0] not in {"source", "---"}:
+            yield Entry(framework, len(cells) == len(REFUSED_COLUMNS), cells)
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     if not rows:
         return ""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |\n" for line in lines)
+    lines = [columns, ("---",) * len(columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _row(record: Mapping[str, Any]) -> list[str]:
@@ -95,10 +125,11 @@ def _largest(outputs: list[Mapping[str, Any]]) -> str:
 
 
 def main() -> None:
-    """`write_sources.py RECORDS PAGE`."""
-    records, target = map(Path, sys.argv[1:])
+    """`write_sources.py RECORDS PAGE`; with `--add` behind, rows of other sources stay as they are."""
+    records, target = map(Path, sys.argv[1:3])
+    before = target.read_text(encoding="utf-8") if sys.argv[3:] == ["--add"] else ""
     lines = records.read_text(encoding="utf-8").splitlines()
-    target.write_text(page(map(json.loads, lines)), encoding="utf-8")
+    target.write_text(page(map(json.loads, lines), before), encoding="utf-8")
 
 
 if __name__ == "__main__":

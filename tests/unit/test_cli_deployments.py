@@ -120,7 +120,7 @@ def test_a_second_deploy_changes_nothing_and_another_model_updates(run, bundle: 
         (["scale", "digits", "-t", "memory"], 2, "needs a number of replicas"),
         (["scale", "digits", "2", "--maximum", "3", "-t", "memory"], 2, "not both"),
         (["scale", "digits", "--minimum", "3", "-t", "memory"], 2, "need --maximum"),
-        (["scale", "digits", "0", "-t", "memory"], 2, "at least 1"),
+        (["scale", "digits", "--maximum", "0", "-t", "memory"], 2, "minimum <= maximum"),
         (["update", "digits", "nothing-there", "-t", "memory"], 2, "no bundle or model file"),
         (["deploy", "nothing-there", "-t", "memory"], 2, "no bundle or model file"),
         (["delete", "digits", "-t", "memory"], 2, "add --yes"),

@@ -332,6 +332,15 @@ def test_a_folder_with_anything_else_in_it_is_left_alone(deployment, orders) -> 
     assert [path.name for path in Path("out").iterdir()] == ["thesis.txt"]
 
 
+def test_a_restart_removes_nothing_where_it_cannot_begin(deployment, orders) -> None:
+    run(deployment, orders)
+    Path("out/thesis.txt").write_text("mine")
+    before = content()
+    with pytest.raises(errors.ResumeError, match=r"thesis\.txt"):
+        run(deployment, orders, restart=True)
+    assert content() == before
+
+
 def test_a_second_run_into_the_same_folder_is_refused(deployment, orders, memory) -> None:
     memory.gate.clear()
     failed: list[BaseException] = []
@@ -346,6 +355,31 @@ def test_a_second_run_into_the_same_folder_is_refused(deployment, orders, memory
         memory.gate.set()
         first.join(30)
     assert failed[0].rows == ROWS
+
+
+def test_a_place_that_does_not_answer_stops_the_reading(deployment, memory, small_parts) -> None:
+    taken: list[int] = []
+
+    def batches() -> Iterator[pa.Table]:
+        for at in range(400):
+            taken.append(at)
+            yield table(X[:16])
+
+    reports: list[Any] = []
+    memory.gate.clear()
+    running = threading.Thread(target=lambda: reports.append(run(deployment, batches())))
+    running.start()
+    try:
+        before = -1
+        while len(taken) != before or before < 4:  # until it goes no further
+            before = len(taken)
+            running.join(0.3)
+        assert before < 20
+    finally:
+        memory.gate.set()
+        running.join(60)
+    assert len(taken) == 400
+    assert reports[0].rows == 400 * 16
 
 
 def test_answers_that_depend_on_all_rows_need_a_number_of_rows(memory) -> None:

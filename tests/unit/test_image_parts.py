@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -201,3 +203,10 @@ def test_a_broken_login_file_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_secrets_are_never_shown() -> None:
     shown = repr([image.Password("u", "secret"), image.Bearer("secret"), image.RefreshToken("secret")])
     assert "secret" not in shown
+
+
+def test_packages_that_images_need_are_named() -> None:
+    program = "import sys; sys.modules['httpx'] = None; from modelserve import image; image.push"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert "MissingExtraError: Images need the package 'httpx'" in done.stderr
+    assert 'pip install "modelserve[image]"' in done.stderr

@@ -7,11 +7,13 @@ from onnx import helper, numpy_helper
 
 from modelserve.bundle import Bundle, Origin, Step, write
 from modelserve.errors import OptimizationError
-from modelserve.optimize import Auto, Fuse, Prune, Quantize, int8, mixed, optimize
+from modelserve.optimize import Auto, Fuse, Goal, Prune, Quantize, int8, mixed, optimize
 from modelserve.optimize.draft import Draft, Memory, Pass
 from modelserve.optimize.least_squares import allocate, eliminate
 from modelserve.optimize.mixed import int8_mixed, sensitivity
+from modelserve.optimize.recipes import candidates
 from modelserve.optimize.smooth import smooth
+from modelserve.optimize.structured import structured
 from modelserve.optimize.surgery import name_nodes
 from modelserve.session import Session, session_settings
 from modelserve.tensors import Signature, TensorSpec
@@ -206,3 +208,49 @@ def test_what_was_found_about_a_draft_is_asked_for_once():
     first, second = Draft(chain_of(matrix(4, 4))), Draft(chain_of(matrix(4, 4)))
     answers = iter([1, 2])
     assert [memory.of(draft, lambda: next(answers)) for draft in (first, first, second)] == [1, 1, 2]
+
+
+def test_the_layer_behind_makes_up_for_units_that_go_and_its_bias_for_their_means():
+    # Every unit stands there four times, a little shifted: a quarter of them can say what all of them said.
+    random = np.random.default_rng(0)
+    distinct = random.normal(size=(16, 8)) / 4
+    shifts = np.repeat([0.0, 0.5, 1.0, 1.5], 8)
+    arrays = {
+        "w1": np.tile(distinct, (1, 4)), "b1": 4 + shifts, "w2": matrix(32, 3), "b2": np.zeros(3),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["sums"]),
+        helper.make_node("Relu", ["sums"], ["units"]),
+        helper.make_node("Gemm", ["units", "w2", "b2"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "shifted",
+        [helper.make_tensor_value_info("x", 1, ["batch", 16])],
+        [helper.make_tensor_value_info("y", 1, ["batch", 3])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    inputs = random.normal(size=(400, 16)).astype(np.float32)
+    pruned = structured(0.75).apply(Draft(model), [{"x": inputs[:200]}])
+    assert pruned.model.ByteSize() < 0.5 * model.ByteSize()
+    wanted, got = answer(Draft(model), inputs[200:]), answer(pruned, inputs[200:])
+    assert error(wanted, got) < 0.05
+    assert np.abs(wanted.mean(axis=0) - got.mean(axis=0)).max() < 0.01
+
+
+def test_no_candidate_of_a_graph_that_convolves_is_quantised_dynamically():
+    weights = np.zeros((8, 1, 3, 3), np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        "convolution",
+        [helper.make_tensor_value_info("x", 1, ["batch", 1, 8, 8])],
+        [helper.make_tensor_value_info("y", 1, ["batch", 8, 6, 6])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    for goal in Goal:
+        found = [step for recipe in candidates(model, goal, exact_only=False) for step in recipe.passes]
+        ranges = {step.settings["ranges"] for step in found if step.name == "int8"}
+        assert ranges
+        assert "dynamic" not in ranges

@@ -125,6 +125,21 @@ def test_a_scrambled_candidate_is_rejected(monkeypatch: pytest.MonkeyPatch):
     assert report["candidates"][0]["verdict"] == "drop too large"
 
 
+def test_a_pass_that_says_it_is_exact_is_compared_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    def shifted(draft: Draft, _calibration: object) -> Draft:
+        """Other scores, and no other decision: agreement alone would not show it."""
+        model = draft.copy_model()
+        tensor = model.graph.initializer[-1]
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(0.5), tensor.name))
+        return Draft(model)
+
+    recipe = Recipe("says it is exact", (Pass("shift", shifted, is_exact=True),))
+    monkeypatch.setattr(searching, "candidates", lambda *_args, **_settings: [recipe])
+    found = told(optimize(wide_mlp(), Auto(max_drop=0.05, data=rows(400), goal="size")))["candidates"][0]
+    assert found["verdict"] == "drop too large"
+    assert found["reason"] == "Its answers differ by more than rounding."
+
+
 def test_a_bound_of_zero_admits_only_what_is_exact_by_construction():
     report = told(optimize(wide_mlp(), Auto(max_drop=0, data=rows(500), goal="size", budget_s=10)))
     names = {step["name"] for item in report["candidates"] for step in item["steps"]}

@@ -119,14 +119,21 @@ class Arm:
     ) -> httpx.Response | None:
         """None where no answer came and it may be tried again."""
         headers = {"authorization": f"Bearer {self._credentials.token(_SCOPE)}"}
-        parameters = {"api-version": version} if version and "api-version=" not in path else None
+        # As part of the address: httpx would put further parameters in the place of those that are there.
+        target = _versioned(path, version)
         with raising_ours(HTTPX_ERRORS, doing):
             try:
-                return self._client.request(method, path, json=json, params=parameters, headers=headers)
+                return self._client.request(method, target, json=json, headers=headers)
             except httpx.TransportError:
                 if last:
                     raise
                 return None
+
+
+def _versioned(path: str, version: str) -> str:
+    if not version or "api-version=" in path:
+        return path
+    return f"{path}{'&' if '?' in path else '?'}api-version={version}"
 
 
 def _pause(answer: httpx.Response | None, deadline: float, doing: str, *, default_s: float = _LOOK_S) -> None:

@@ -93,6 +93,8 @@ def _rule(metric: str, source: str, operator: str, threshold: float, direction: 
             "timeAggregation": "Average",
             "operator": operator,
             "threshold": threshold,
+            # Requests are counted for the endpoint as a whole, and the target is each instance's.
+            "dividePerInstance": metric == "RequestsPerMinute",
         },
         "scaleAction": {"direction": direction, "type": "ChangeCount", "value": "1", "cooldown": "PT5M"},
     }

@@ -49,6 +49,7 @@ class AzureMLBackend(Backend):
     support: ClassVar[Mapping[Capability, Support]] = {
         Capability.SCALE: Support.FULL,
         Capability.SCALE_TO_ZERO: Support.IMPOSSIBLE,  # a managed endpoint has at least one instance
+        Capability.REST: Support.IMPOSSIBLE,  # as above
         Capability.AUTOSCALE: Support.FULL,
         Capability.UPDATE: Support.FULL,
         Capability.ATTACH: Support.FULL,

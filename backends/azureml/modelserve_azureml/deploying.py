@@ -54,13 +54,22 @@ def replace(version: Version, old: str, scale: Scale | None, journal: Journal, d
     _start(version, region, model, environment, journal, deadline, tell)
     try:
         prove(version, old, deadline, tell)
+        if scale is not None and not scale.is_fixed:
+            put_autoscale(site, version.endpoint, version.deployment, scale, version.capacity)
         route(site, version.endpoint, {version.deployment: 100}, deadline=deadline)
     except BaseException:
         # Before the new version can go, requests must go to the old one again.
         route(site, version.endpoint, {old: 100}, deadline=time.monotonic() + UNDO_S)
         raise
-    if scale is not None and not scale.is_fixed:
-        put_autoscale(site, version.endpoint, version.deployment, scale, version.capacity)
+
+
+def tidy(site: Site, endpoint: str, kept: str) -> None:
+    """Take away all versions but one, with what was registered for them; also those that an earlier update left."""
+    for deployment in site.arm.every(f"{site.workspace.endpoint(endpoint)}/deployments"):
+        if deployment["name"] != kept and marks(deployment) is not None:
+            retire(site, endpoint, deployment["name"])
+    properties = site.arm.ask("GET", site.workspace.deployment(endpoint, kept))["properties"]
+    site.assets.forget_all(endpoint, but=frozenset({properties["model"], properties["environmentId"]}))
 
 
 def withdraw(site: Site, endpoint: str, deployment: str) -> None:

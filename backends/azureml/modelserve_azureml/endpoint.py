@@ -166,9 +166,7 @@ class AzureMLEndpoint(Endpoint):
         deadline = time.monotonic() + site.options.timeout_s
         with Journal("azureml", self.name) as journal:
             deploying.replace(version, old["name"], scale, journal, deadline, tell)
-        deploying.retire(site, self._endpoint, old["name"])
-        new = site.arm.ask("GET", site.workspace.deployment(self._endpoint, version.deployment))["properties"]
-        site.assets.forget_all(self._endpoint, but=frozenset({new["model"], new["environmentId"]}))
+        deploying.tidy(site, self._endpoint, version.deployment)
         deploying.tag(site, self._endpoint, version.tags, deadline=deadline)
 
     def _live(self) -> Any:

@@ -9,6 +9,7 @@ import httpx
 from modelserve.backend import raising_ours
 from modelserve.backend.transport import HTTPX_ERRORS
 from modelserve.errors import AccessDeniedError, ConfigError
+from modelserve.image import Login
 from modelserve_azureml.arm import HOST
 from modelserve_azureml.credentials import Credentials
 from modelserve_azureml.reach import Reach
@@ -28,15 +29,22 @@ def runtime_image(site: Site, credentials: Credentials, reach: Reach, tell: Call
     if site.options.image:
         return site.options.image
     # Loaded here: whoever names an image needs no builder.
-    from modelserve.image import Login, RefreshToken, ensure
+    from modelserve.image import ensure
 
     own = registry(site)
+    return str(ensure(f"{own}/{REPOSITORY}", credentials=login(own, site, credentials, reach), on_progress=tell))
 
-    def login(host: str) -> Login | None:
-        # It is asked for the base image's registry too, which is another's.
-        return RefreshToken(refresh_token(host, site.options.tenant, credentials, reach)) if host == own else None
 
-    return str(ensure(f"{own}/{REPOSITORY}", credentials=login, on_progress=tell))
+def login(own: str, site: Site, credentials: Credentials, reach: Reach) -> Callable[[str], Login | None]:
+    """Who we are to our registry. It is asked for the base image's registry too, which is another's."""
+    from modelserve.image import RefreshToken
+
+    def logged_in(registry: str) -> Login | None:
+        if registry != own:
+            return None
+        return RefreshToken(refresh_token(registry, site.options.tenant, credentials, reach))
+
+    return logged_in
 
 
 def registry(site: Site) -> str:

@@ -13,6 +13,7 @@ from modelserve.backend import DeploymentSpec
 from modelserve.backend.preflight import Check, OnlyLive, Skipped
 from modelserve.bundle import Bundle
 from modelserve.errors import AccessDeniedError, ConfigError, InputError, OutOfMemoryError, QuotaError
+from modelserve.image import refuse_accelerator
 from modelserve.wire import encode_request
 from modelserve_azureml import bodies, deploying
 from modelserve_azureml.arm import HOST
@@ -81,6 +82,13 @@ class _Look:
             )
         return found
 
+    def _seen(self, path: str, version: str) -> Any:
+        """What stands at a path, where this caller may look: not being allowed to look hinders no deploy."""
+        try:
+            return self.site.arm.ask("GET", path, version=version)
+        except AccessDeniedError as error:
+            raise OnlyLive(f"This caller may not look: {error}") from None
+
     def sign_in(self) -> str:
         self.credentials.token(f"{HOST}/.default")
         return "Azure gave a token."
@@ -97,7 +105,7 @@ class _Look:
             needed.append("Microsoft.Insights")
         for name in needed:
             path = f"/subscriptions/{self.site.workspace.subscription}/providers/{name}"
-            state = self.site.arm.ask("GET", path, version=_PROVIDERS_VERSION)["registrationState"]
+            state = self._seen(path, _PROVIDERS_VERSION)["registrationState"]
             if state != "Registered":
                 raise ConfigError(
                     f"{name} is {state} in this subscription. Register it: az provider register --namespace {name}"
@@ -106,7 +114,7 @@ class _Look:
 
     def roles(self) -> str:
         path = f"{self.site.workspace.path}/providers/Microsoft.Authorization/permissions"
-        given = self.site.arm.ask("GET", path, version=_PERMISSIONS_VERSION).get("value") or []
+        given = self._seen(path, _PERMISSIONS_VERSION).get("value") or []
         lacks = [action for action in NEEDED_ACTIONS if not any(_allows(one, action) for one in given)]
         if lacks:
             raise AccessDeniedError(
@@ -161,6 +169,8 @@ class _Look:
     def image(self) -> str:
         if self.site.options.image:
             return f"{self.site.options.image}, as given."
+        if self.machine["gpus"]:
+            refuse_accelerator(f"Instance type {self.machine['name']!r}")
         return f"The runtime's, in {registry(self.site)}; it is built and pushed where it is missing."
 
     def bodies(self) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -109,7 +111,7 @@ def test_microsofts_own_client_sees_and_changes_what_was_deployed(azure: AzureRe
     )
     keys = client.online_endpoints.get_keys(endpoint.name)
     body = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
-    with httpx.Client(proxy=azure.proxy.url, verify=str(azure.options["ca"])) as http:
+    with httpx.Client(proxy=azure.proxy.url, verify=ssl.create_default_context(cafile=azure.options["ca"])) as http:
         asked = http.post(endpoint.scoring_uri, json=body, headers={"authorization": f"Bearer {keys.primary_key}"})
     assert asked.status_code == 200, asked.text
     version.instance_count = 2
@@ -170,6 +172,25 @@ def test_an_autoscale_setting_goes_with_its_version_and_with_the_endpoint(azure:
     assert sum("autoscalesettings" in one for one in azure.leftovers()) == 1
     deployment.scale(1)
     assert not any("autoscalesettings" in one for one in azure.leftovers())
+
+
+@pytest.mark.long
+def test_an_application_runs_unchanged_on_this_machine_and_at_azure(azure: AzureRehearsal, tmp_path: Path) -> None:
+    application = Path(__file__).parents[3] / "examples" / "anywhere.py"
+    told = {name: str(azure.options[name]) for name in azure.reached_by}
+    at_azure = "\n".join(f"{name} = {json.dumps(text)}" for name, text in told.items())
+    outputs = []
+    for place, target in (("here", 'backend = "local"'), ("azure", f'backend = "azureml"\nworkers = 1\n{at_azure}')):
+        folder = tmp_path / place
+        folder.mkdir()
+        (folder / "modelserve.toml").write_text(f"[targets.prod]\n{target}\n")
+        done = subprocess.run(
+            [sys.executable, str(application)], cwd=folder, capture_output=True, text=True, timeout=110
+        )
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    assert outputs[0] == outputs[1]
+    assert "replicas 2" in outputs[0]
 
 
 @pytest.mark.long

@@ -18,12 +18,13 @@ from modelserve.errors import (
     PreflightError,
     QuotaError,
 )
+from modelserve.image import RefreshToken
 from modelserve.standin.faults import Failing
 from modelserve.testing import models
-from modelserve_azureml import AzureMLBackend
+from modelserve_azureml import AzureMLBackend, images
 from modelserve_azureml.names import endpoint_name
 from modelserve_azureml.rehearsal.blobs import HOST
-from modelserve_azureml.rehearsal.cloud import AzureRehearsal
+from modelserve_azureml.rehearsal.cloud import REGISTRY_HOST, AzureRehearsal
 
 SPEC = DeploymentSpec("refused")
 
@@ -122,6 +123,33 @@ def test_a_host_that_is_not_azures_leads_nowhere(azure: AzureRehearsal) -> None:
         client.get("https://example.org/")
     assert azure.proxy.refused == ["example.org:443"]
     azure.proxy.refused.clear()
+
+
+def test_the_workspaces_registry_is_signed_in_to_and_no_other(azure: AzureRehearsal) -> None:
+    backend = AzureMLBackend({**azure.options, "image": ""})
+    own = images.registry(backend._site)
+    assert own == REGISTRY_HOST
+    login = images.login(own, backend._site, backend._credentials, backend._reach)
+    assert isinstance(login(own), RefreshToken)
+    assert login("docker.io") is None
+    azure.faults.plan("Registry.Exchange", Failing("UNAUTHORIZED", "authentication required", 401))
+    with pytest.raises(AccessDeniedError, match="AcrPush"):
+        login(own)
+
+
+def test_who_may_not_look_at_permissions_may_deploy_all_the_same(azure: AzureRehearsal) -> None:
+    azure.faults.plan("Permissions.List", Failing("AuthorizationFailed", "no", 403))
+    azure.faults.plan("Providers.Get", Failing("AuthorizationFailed", "no", 403))
+    findings = {one.name: one.verdict for one in azure.backend.preflight(models.linear(), SPEC)}
+    assert findings["roles"] is findings["provider"] is Verdict.LIVE_ONLY
+    assert Verdict.REFUSED not in findings.values()
+
+
+def test_a_size_with_a_gpu_is_refused_for_our_own_image(azure: AzureRehearsal) -> None:
+    options = {**azure.options, "image": "", "instance_type": "Standard_NC4as_T4_v3"}
+    findings = {one.name: one for one in AzureMLBackend(options).preflight(models.linear(), SPEC)}
+    assert findings["image"].verdict is Verdict.REFUSED
+    assert "Standard_NC4as_T4_v3" in findings["image"].text
 
 
 def test_a_large_model_goes_in_blocks_as_microsofts_client_sends_it(azure: AzureRehearsal) -> None:

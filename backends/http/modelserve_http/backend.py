@@ -37,11 +37,11 @@ class HttpBackend(Backend):
     name = "http"
     support: ClassVar[Mapping[Capability, Support]] = {
         Capability.SCALE: Support.FULL,
-        Capability.SCALE_TO_ZERO: Support.NOT_IMPLEMENTED,
-        Capability.AUTOSCALE: Support.NOT_IMPLEMENTED,
+        Capability.SCALE_TO_ZERO: Support.FULL,
+        Capability.AUTOSCALE: Support.FULL,
         Capability.UPDATE: Support.FULL,
         Capability.ATTACH: Support.FULL,
-        Capability.LOGS: Support.NOT_IMPLEMENTED,
+        Capability.LOGS: Support.FULL,
         Capability.LIVE_CALLABLE: Support.IMPOSSIBLE,  # code from the network is never run
         Capability.BATCH: Support.NOT_IMPLEMENTED,
         Capability.REHEARSAL: Support.IMPOSSIBLE,  # a server on this machine is the real thing
@@ -57,7 +57,7 @@ class HttpBackend(Backend):
         folder = _folder(self._options)
         if on_progress is not None:
             on_progress(f"Putting {spec.name} into the server's folder")
-        folder.put(spec.name, servable)
+        folder.put(spec.name, servable, spec.timeout_s)
         endpoint = self._endpoint(spec.name, self._options, folder)
         if spec.scale is not None:
             endpoint.scale(spec.scale)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 from urllib.parse import quote
 
+import httpx
+
 from modelserve.backend import (
     Endpoint,
     EndpointStatus,
@@ -72,14 +74,11 @@ class HttpEndpoint(Endpoint):
 
     def scale(self, scale: Scale) -> None:
         self._check_open()
-        try:
-            self._wire.call(
-                "POST", f"/v2/repository/models/{quote(self.name, safe='')}/scale", json={"workers": scale.minimum}
-            )
-        except DeploymentNotFoundError as error:
-            raise NotSupportedError(
-                f"The server at {self._options.url} cannot be told how many workers to have."
-            ) from error
+        for unsupported in ("target_cpu", "target_requests_per_minute"):
+            if unsupported in scale.targets:
+                raise NotSupportedError(f"A server's workers scale by target_inflight, not by {unsupported}.")
+        wanted: dict[str, Any] = {"minimum": scale.minimum, "maximum": scale.maximum, **scale.targets}
+        self._administer("POST", "scale", {"workers": scale.minimum} if scale.is_fixed else wanted)
 
     def status(self) -> EndpointStatus:
         self._check_open()
@@ -90,10 +89,10 @@ class HttpEndpoint(Endpoint):
             self._wire.call("GET", f"{self._path}/ready")
             return EndpointStatus(self.name, "http", State.READY, "", None, (ReplicaStatus("server", State.READY),))
         state = State.READY if content["ready"] >= content["wanted"] else State.STARTING
+        if not content["wanted"]:
+            state = State.RESTING
         replicas = tuple(_replica(worker) for worker in content["workers"])
-        return EndpointStatus(
-            self.name, "http", state, content["digest"], Scale.fixed(max(1, content["wanted"])), replicas
-        )
+        return EndpointStatus(self.name, "http", state, content["digest"], _scale(content), replicas)
 
     def update(self, servable: Servable) -> None:
         self._check_open()
@@ -105,7 +104,9 @@ class HttpEndpoint(Endpoint):
         self._look()
 
     def logs(self) -> Iterable[str]:
-        raise NotSupportedError("A server's log is where it was started; it is not told over HTTP.")
+        self._check_open()
+        lines: list[str] = self._administer("GET", "logs").json()["lines"]
+        return lines
 
     def close(self) -> None:
         self._closed = True
@@ -118,6 +119,18 @@ class HttpEndpoint(Endpoint):
             )
         self._remove(self.name)
         self.close()
+
+    def _administer(self, method: str, verb: str, content: Any = None) -> httpx.Response:
+        """Ask what only a server of our own make can be asked."""
+        path = f"/v2/repository/models/{quote(self.name, safe='')}/{verb}"
+        try:
+            return self._wire.call(method, path, json=content)
+        except DeploymentNotFoundError as error:
+            # A model that is gone, or a server of another make: this tells the two apart.
+            self._wire.call("GET", f"{self._path}/ready")
+            raise NotSupportedError(
+                f"The server at {self._options.url} does not know {verb!r}: it is of another make, or an older version."
+            ) from error
 
     async def _ask(self, content: bytes, header_bytes: int, timeout_s: float) -> Reply:
         headers = {"content-type": "application/octet-stream", oip.HEADER_LENGTH: str(header_bytes)}
@@ -139,6 +152,14 @@ class HttpEndpoint(Endpoint):
 
     def _refuse(self) -> NoReturn:
         raise DeploymentClosedError(f"Deployment {self.name!r} was closed. Attach to it again.")
+
+
+def _scale(content: dict[str, Any]) -> Scale:
+    """What was asked of the server, or as many workers as there are."""
+    asked = content.get("scale")
+    if asked and asked["maximum"]:
+        return Scale(**asked)
+    return Scale.fixed(max(1, content["wanted"]))
 
 
 def _replica(worker: dict[str, Any]) -> ReplicaStatus:

@@ -24,7 +24,7 @@ class Folder:
         self._path = path
         self._options = options
 
-    def put(self, name: str, servable: Servable) -> None:
+    def put(self, name: str, servable: Servable, timeout_s: float | None = None) -> None:
         """Have the server answer for `name` with this model; returns when it does.
 
         Raises:
@@ -37,7 +37,7 @@ class Folder:
             )
         place = self._place(name)
         if self._digest(place) == servable.digest:
-            self._tell("load", name)
+            self._tell("load", name, timeout_s)
             return
         scratch = Path(tempfile.mkdtemp(dir=self._path, prefix=".making-"))
         try:
@@ -46,7 +46,7 @@ class Folder:
                 place.rename(scratch / "old")
             (scratch / "new").rename(place)
             try:
-                self._tell("load", name)
+                self._tell("load", name, timeout_s)
             except ModelServeError:
                 place.rename(scratch / "failed")
                 if (scratch / "old").exists():
@@ -73,9 +73,9 @@ class Folder:
         except BundleError:
             return ""
 
-    def _tell(self, verb: str, name: str) -> None:
+    def _tell(self, verb: str, name: str, timeout_s: float | None = None) -> None:
         wire = Wire(self._options)
         try:
-            wire.call("POST", f"/v2/repository/models/{quote(name, safe='')}/{verb}", json={})
+            wire.call("POST", f"/v2/repository/models/{quote(name, safe='')}/{verb}", json={}, timeout_s=timeout_s)
         finally:
             wire.close()

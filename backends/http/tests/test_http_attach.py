@@ -167,7 +167,7 @@ def test_a_server_of_another_make_is_understood(foreign: tuple[str, type[Foreign
     with modelserve.attach(url) as deployment:
         assert deployment.predict(X).tolist() == [[1, 2, 3], [4, 5, 6]]
         assert deployment.status().state.value == "ready"
-        with pytest.raises(NotSupportedError, match="how many workers"):
+        with pytest.raises(NotSupportedError, match="of another make"):
             deployment.scale(2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from modelserve.backend import (
@@ -95,6 +96,8 @@ class LocalBackend(Backend):
             settings, workers, why = choice.applied_to(settings), choice.setting.workers, f"Chose {choice.reason}"
             if on_progress is not None:
                 on_progress(why)
+        if spec.timeout_s is not None:
+            settings = replace(settings, start_timeout_s=spec.timeout_s)
         workers = workers or max(1, min(usable_cores() // settings.threads, _MOST_WORKERS_BY_DEFAULT))
         return Running(spec.name, servable, spec.scale or Scale.fixed(workers), settings, why)
 

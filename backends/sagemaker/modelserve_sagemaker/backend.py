@@ -24,6 +24,7 @@ from modelserve.backend import (
 )
 from modelserve.backend.journal import Journal, settle, unfinished
 from modelserve.backend.preflight import look_all, require_passed
+from modelserve.backend.rehearsal import needing_its_packages
 from modelserve.bundle import Bundle
 from modelserve.bundle.manifest import Manifest
 from modelserve.errors import ConfigError, DeploymentNotFoundError
@@ -105,7 +106,8 @@ class SageMakerBackend(Backend):
         return policy.documents(self._account, self._options)
 
     def rehearsal(self) -> Rehearsal:
-        from modelserve_sagemaker.rehearsal import open_rehearsal  # its packages are an extra of their own
+        with needing_its_packages():
+            from modelserve_sagemaker.rehearsal import open_rehearsal
 
         return open_rehearsal(self._options)
 

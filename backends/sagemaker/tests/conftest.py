@@ -81,14 +81,20 @@ def standin_place(rehearsal: SageMakerRehearsal) -> Place:
         vendor_errors=vendor_errors(),
         error_table=VENDOR_ERRORS,
         deadline_s=60,
-        elsewhere=elsewhere(rehearsal),
+        elsewhere=environment_of(rehearsal),
         kill_replica=rehearsal.kill_replica,
         failing_start=failing_start,
         faults=standin.faults,
     )
 
 
-def elsewhere(rehearsal: SageMakerRehearsal) -> dict[str, str]:
+@pytest.fixture
+def elsewhere() -> Callable[[SageMakerRehearsal], dict[str, str]]:
+    """The environment of a program that reaches a stand-in as the target "elsewhere"."""
+    return environment_of
+
+
+def environment_of(rehearsal: SageMakerRehearsal) -> dict[str, str]:
     """The environment of a program that reaches this stand-in."""
     return {
         "MODELSERVE_TARGETS__ELSEWHERE__BACKEND": "sagemaker",

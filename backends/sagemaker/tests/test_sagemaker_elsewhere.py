@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -58,19 +57,21 @@ def test_an_application_runs_there_by_its_configuration_alone() -> None:
     assert "replicas 2" in there
 
 
-AWS = shutil.which("aws") or os.environ.get("MODELSERVE_AWSCLI", "")
+AWS = ROOT / ".venv" / "awscli" / "bin" / "aws"
 
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
-@pytest.mark.skipif(not AWS, reason="MODELSERVE_AWSCLI names no aws (awscli pins a botocore of its own).")
+@pytest.mark.skipif(not AWS.exists(), reason="`make test-long` installs the awscli, apart from all else.")
 def test_the_awscli_lists_describes_and_deletes_what_the_backend_made(monkeypatch: pytest.MonkeyPatch) -> None:
     with standin() as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
 
         def aws(*arguments: str) -> Any:
-            done = subprocess.run([AWS, *arguments, "--output", "json"], capture_output=True, text=True, timeout=60)
+            done = subprocess.run(
+                [str(AWS), *arguments, "--output", "json"], capture_output=True, text=True, timeout=60
+            )
             assert done.returncode == 0, done.stderr
             return json.loads(done.stdout or "null")
 

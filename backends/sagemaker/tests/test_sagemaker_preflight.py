@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from modelserve import image as builder
-from modelserve.backend import DeploymentSpec, Scale
+from modelserve.backend import DeploymentSpec, Scale, Verdict
 from modelserve.errors import PreflightError
+from modelserve.model import Model
 from modelserve.testing import models
 from modelserve_sagemaker import registry
 from modelserve_sagemaker.rehearsal import SageMakerRehearsal
@@ -143,3 +144,19 @@ def test_whatever_a_life_calls_stands_in_the_policy(rehearsal: SageMakerRehearsa
     endpoint.delete()
     needed = {CALLED.get(call, call.replace(".", ":")) for call in calls} - {"sts:GetCallerIdentity"}
     assert sorted(needed - allowed) == []
+
+
+def test_a_dry_run_shows_the_checks_and_touches_nothing(
+    rehearse: Open, elsewhere: Callable[[SageMakerRehearsal], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rehearsal, lines = rehearse(), list[str]()
+    for name, value in elsewhere(rehearsal).items():
+        monkeypatch.setenv(name, value)
+    role = "arn:aws:iam::123456789012:role/modelserve"
+    plan = Model(models.linear()).serve(
+        "elsewhere", role_arn=role, name="digits", dry_run=True, on_progress=lines.append
+    )
+    assert plan.action == "create"
+    assert [finding.name for finding in plan.findings if finding.verdict is Verdict.REFUSED] == []
+    assert "passed         bucket: s3://modelserve-123456789012-eu-west-1" in lines[0]
+    assert rehearsal.leftovers() == []

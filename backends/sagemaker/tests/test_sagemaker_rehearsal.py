@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,15 @@ def test_what_the_real_place_would_refuse_is_told_with_an_exit_status(capsys: py
     page = Path("report.html").read_text()
     assert "&lt;no key&gt;" in page
     assert "<no key>" not in page
+
+
+@pytest.mark.parametrize("package", ["moto", "uvicorn"])
+def test_what_is_not_installed_is_answered_with_the_remedy(package: str) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from modelserve_sagemaker import SageMakerBackend\n"
+        "SageMakerBackend({}).rehearsal()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert f"MissingExtraError: A rehearsal needs the package {package!r}" in done.stderr
+    assert 'pip install "modelserve[rehearsal]"' in done.stderr

@@ -210,3 +210,9 @@ def test_every_pattern_of_the_services_is_understood(service: str) -> None:
 def test_a_pattern_means_what_aws_means(pattern: str, taken: str, refused: str) -> None:
     assert traits._compiled(pattern).fullmatch(taken)
     assert not traits._compiled(pattern).fullmatch(refused)
+
+
+def test_every_option_is_on_the_page() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "how-to" / "deploy-to-sagemaker.md").read_text()
+    missing = [name for name, line in SageMakerOptions.described().items() if f"| `{name}` | {line} |" not in text]
+    assert missing == []

@@ -21,6 +21,7 @@ from modelserve.backend import (
     Support,
     read_options,
 )
+from modelserve.backend.rehearsal import needing_its_packages
 from modelserve.errors import ConfigError, MissingExtraError
 from modelserve_vertex.options import EndpointKind, VertexOptions
 
@@ -91,8 +92,8 @@ class VertexBackend(Backend):
         return permissions(self._options)
 
     def rehearsal(self) -> Rehearsal:
-        from modelserve_vertex.rehearsal import VertexRehearsal
-
+        with needing_its_packages():
+            from modelserve_vertex.rehearsal import VertexRehearsal
         return VertexRehearsal(self._options)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from modelserve.backend import (
@@ -57,11 +57,12 @@ class VertexEndpoint(Endpoint):
         self._lock = threading.Lock()
         self._calls: Calls | None = None
         self._closed = False
+        self._kind = target.options.endpoint
         self._describe(manifest or self._found_manifest())
 
     @property
     def limits(self) -> Limits:
-        kind = KIND_LIMITS[self._target.options.endpoint]
+        kind = KIND_LIMITS[self._kind]
         longest = kind.timeout_s if kind.timeout_is_fixed else self._target.options.inference_timeout_s
         return Limits(
             request_bytes=kind.payload_bytes - _HEADER_ROOM_BYTES,
@@ -92,38 +93,25 @@ class VertexEndpoint(Endpoint):
 
     def update(self, servable: Servable) -> None:
         self._check_open()
-        bundle = require_bundle(servable)
-        standing = state.answering(self._found())
-        scale = Scale.fixed(1) if standing is None else requests.scale_of(standing)
-        self.converge(bundle, scale, wait=True, tell=lambda _line: None)
+        self._found()  # an update creates nothing under a name that is gone
+        self.converge(require_bundle(servable), None, wait=True, tell=lambda _line: None)
 
     def converge(
-        self, bundle: Bundle, scale: Scale | None, *, wait: bool, tell: Any, timeout_s: float | None = None
+        self,
+        bundle: Bundle,
+        scale: Scale | None,
+        *,
+        wait: bool,
+        tell: Callable[[str], None],
+        timeout_s: float | None = None,
     ) -> None:
         """Have it answer with this bundle; what is so already is left as it is."""
-        target = self._target
-        if scale is not None and scale.maximum == 0:
-            raise NotSupportedError("A model is deployed with at least one replica. Let it rest by scale(0) later.")
-        if target.resources.endpoint(self._resource) is None:
-            # Before the image is built, and before anything is created.
-            checked = findings(target, bundle, DeploymentSpec(self.name, scale))
-            require_passed(checked, f"Deploying {self.name!r}")
-        deploying = Deploying(
-            target.resources,
-            target.storage(self.name),
-            target.recipe(self.name, bundle.digest, target.image.ensured(tell)),
-            deadline=time.monotonic() + (timeout_s or target.options.deploy_timeout_s),
-            tell=tell,
-        )
+        self._look_before(bundle, scale)
+        deploying = self._deploying(bundle, tell, timeout_s)
         found = deploying.standing()
+        self._refuse_other_kind(found)
         if not deploying.is_done(found):
-            standing = None if found is None else state.answering(found)
-            if standing is not None and state.kind(found) is EndpointKind.PRIVATE:
-                raise NotSupportedError(
-                    f"{self.name!r} lies in a peered network, where an endpoint holds one model. "
-                    "Use endpoint = 'psc', or delete it and serve the new model."
-                )
-            kept = Scale.fixed(1) if standing is None else requests.scale_of(standing)
+            kept = self._standing_scale(found)
             deploying.run(bundle, found, scale or kept, wait=wait)
         self._describe(bundle.manifest)
         self._reconnect()
@@ -143,6 +131,43 @@ class VertexEndpoint(Endpoint):
         remove(self._target, self.name)
         self.close()
 
+    def _look_before(self, bundle: Bundle, scale: Scale | None) -> None:
+        """Pre-flight where nothing stands: before the image is built, and before anything is created."""
+        if scale is not None and scale.maximum == 0:
+            raise NotSupportedError("A model is deployed with at least one replica. Let it rest by scale(0) later.")
+        if self._target.resources.endpoint(self._resource) is None:
+            checked = findings(self._target, bundle, DeploymentSpec(self.name, scale))
+            require_passed(checked, f"Deploying {self.name!r}")
+
+    def _deploying(self, bundle: Bundle, tell: Callable[[str], None], timeout_s: float | None) -> Deploying:
+        target = self._target
+        return Deploying(
+            target.resources,
+            target.storage(self.name),
+            target.recipe(self.name, bundle.digest, target.image.ensured(tell)),
+            deadline=time.monotonic() + (timeout_s or target.options.deploy_timeout_s),
+            tell=tell,
+        )
+
+    def _refuse_other_kind(self, found: Any | None) -> None:
+        if found is not None and state.kind(found) is not self._kind:
+            raise NotSupportedError(
+                f"{self.name!r} is an endpoint of kind {state.kind(found).value!r}, and none becomes another kind. "
+                f"Delete it before it is served as {self._kind.value!r}, or choose another name."
+            )
+
+    def _standing_scale(self, found: Any | None) -> Scale:
+        """The replicas that the model which is to be replaced has; one where there is none."""
+        standing = None if found is None else state.answering(found)
+        if standing is None:
+            return Scale.fixed(1)
+        if self._kind is EndpointKind.PRIVATE:
+            raise NotSupportedError(
+                f"{self.name!r} lies in a peered network, where an endpoint holds one model. "
+                "Use endpoint = 'psc', or delete it and serve the new model."
+            )
+        return requests.scale_of(standing)
+
     def _describe(self, manifest: Manifest) -> None:
         self.signature = manifest.signature
         self.rows_independent = manifest.rows_independent
@@ -158,7 +183,8 @@ class VertexEndpoint(Endpoint):
         return found
 
     def _found_manifest(self) -> Manifest:
-        marks = names.marks(self._found())
+        found = self._found()
+        self._kind, marks = state.kind(found), names.marks(found)
         assert marks is not None
         return self._target.storage(self.name).manifest(marks.digest)
 
@@ -205,7 +231,7 @@ class VertexEndpoint(Endpoint):
 
     def _reconnect(self) -> None:
         """A private endpoint's address is its deployed model's; the others keep theirs."""
-        if self._target.options.endpoint is not EndpointKind.PRIVATE:
+        if self._kind is not EndpointKind.PRIVATE:
             return
         with self._lock:
             calls, self._calls = self._calls, None

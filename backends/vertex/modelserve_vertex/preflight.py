@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
 
 from modelserve.backend import DeploymentSpec, Finding, Scale, Servable
 from modelserve.backend.preflight import Check, OnlyLive, Skipped, look_all
 from modelserve.bundle import Bundle
-from modelserve.errors import AccessDeniedError, ConfigError, DeploymentNotFoundError, InputError
+from modelserve.errors import AccessDeniedError, ConfigError, DeploymentNotFoundError, InputError, ModelServeError
 from modelserve.wire import encode_request
 from modelserve_vertex import limits, requests, traffic
 from modelserve_vertex.deploying import require_bundle
@@ -17,6 +19,7 @@ from modelserve_vertex.target import Target
 from modelserve_vertex.validation import check
 
 _SHOWN = 6
+_STORAGE = "storage."
 #: A worker's own memory beside the weights, which all workers share.
 _WORKER_BYTES = 150 << 20
 _MIB = 1 << 20
@@ -81,32 +84,49 @@ def _memory(target: Target, bundle: Bundle) -> str:
 def _permissions(target: Target) -> str:
     google = target.google
     address = f"{google.address('cloudresourcemanager')}/v1/projects/{google.project}:testIamPermissions"
-    held = google.post(address, {"permissions": list(CALLER)}, "Asking for the caller's permissions")
-    lacking = [one for one in CALLER if one not in held.get("permissions", [])]
-    if lacking:
-        more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
-        raise AccessDeniedError(
-            f"The caller lacks {', '.join(lacking[:_SHOWN])}{more} in project {google.project!r}. "
-            "'modelserve policy' prints a role that has them."
-        )
-    return f"The caller has the {len(CALLER)} permissions that deploying needs."
+    asked = [one for one in CALLER if not one.startswith(_STORAGE)]
+    try:
+        held = google.post(address, {"permissions": asked}, "Asking for the caller's permissions")
+    except ModelServeError as error:
+        # Another API, which need not be enabled for deploying.
+        raise Skipped(f"They could not be asked for: {error}") from error
+    return _all_held(asked, held, f"project {google.project!r}")
 
 
 def _bucket(target: Target) -> str:
     google, region = target.google, target.options.region
+    address = f"{google.address('storage')}/storage/v1/b/{target.bucket}"
     try:
-        found = google.get(f"{google.address('storage')}/storage/v1/b/{target.bucket}", "Looking for the bucket")
+        found = google.get(address, "Looking for the bucket")
     except DeploymentNotFoundError as error:
         raise ConfigError(
             f"There is no bucket gs://{target.bucket}. Create it: gcloud storage buckets create gs://{target.bucket} "
             f"--location={region}, or name another by the option bucket."
         ) from error
+    except AccessDeniedError as error:
+        # Whoever may write objects need not be allowed to look at their bucket.
+        raise Skipped(f"gs://{target.bucket} could not be looked at: {error}") from error
     place = str(found.get("location", "")).lower()
     if place != region:
         raise ConfigError(
             f"The bucket gs://{target.bucket} is in {place!r}; it must be in {region!r}, as the endpoint is."
         )
-    return f"gs://{target.bucket} is in {place!r}."
+    asked = [one for one in CALLER if one.startswith(_STORAGE)]
+    held = google.get(
+        f"{address}/iam/testPermissions?{urlencode({'permissions': asked}, doseq=True)}", "Asking for them"
+    )
+    return f"It is in {place!r}. {_all_held(asked, held, f'gs://{target.bucket}')}"
+
+
+def _all_held(asked: Sequence[str], held: Mapping[str, Any], where: str) -> str:
+    lacking = [one for one in asked if one not in held.get("permissions", [])]
+    if lacking:
+        more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+        raise AccessDeniedError(
+            f"The caller lacks {', '.join(lacking[:_SHOWN])}{more} in {where}. "
+            "'modelserve policy' prints a role that has them."
+        )
+    return f"The caller has the {len(asked)} permissions that are needed in {where}."
 
 
 def _image(target: Target) -> str:
@@ -129,8 +149,6 @@ def _quota(target: Target, scale: Scale) -> str:
     wanted = f"{scale.maximum} x {options.machine_type}"
     if options.accelerator_type:
         wanted += f" with {options.accelerator_count} {options.accelerator_type}"
-    if not options.machine_type:
-        raise Skipped("No machine is asked for.")
     raise OnlyLive(
         f"Whether the quota of the region has room for {wanted} (the maximum counts), and whether there are any."
     )

@@ -12,7 +12,6 @@ import google.cloud.storage.exceptions
 import pytest
 from google.api_core import exceptions as google_errors
 
-from modelserve.backend import Scale
 from modelserve.standin.faults import Failing
 from modelserve.testing.conformance import BackendConformance
 from modelserve.testing.place import Place
@@ -66,5 +65,4 @@ class TestVertex(BackendConformance):
             kill_replica=rehearsal.kill_replica,
             failing_start=failing_start,
             faults=rehearsal.cloud.faults,
-            autoscale=Scale(1, 2, target_cpu=0.6),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +39,36 @@ def run_application(configuration: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def rehearsed(configuration: str) -> tuple[int, dict[str, Any]]:
+    Path("modelserve.toml").write_text(configuration)
+    command = [sys.executable, "-m", "modelserve", "rehearse", "prod", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    return done.returncode, json.loads(done.stdout)
+
+
+TARGET = '[targets.prod]\nbackend = "vertex"\nproject = "demo"\nregion = "europe-west4"\nworkers = 1\n'
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_a_target_is_rehearsed_from_the_command_line() -> None:
+    status, report = rehearsed(TARGET)
+    assert (status, report["passed"], report["counts"]["refused"]) == (0, True, 0)
+    assert report["counts"]["passed"] >= 18
+    assert {"deploy", "answers", "scale", "update", "failure", "logs", "delete"} <= {
+        s["name"] for s in report["stages"]
+    }
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_a_target_that_would_be_refused_says_why_and_fails() -> None:
+    status, report = rehearsed(TARGET + 'machine_type = "ml.m5.large"\n')
+    assert (status, report["passed"]) == (1, False)
+    refused = [one for stage in report["stages"] for one in stage["findings"] if one["verdict"] == "refused"]
+    assert "machine_type: 'ml.m5.large' is not supported" in refused[0]["text"]
 
 
 @pytest.mark.long

@@ -90,6 +90,25 @@ def test_replicas_that_never_come_up_are_told_with_the_end_of_their_log(rehearsa
     assert rehearsal.leftovers() == []
 
 
+@pytest.mark.long
+def test_replicas_that_never_become_healthy_are_given_up_after_their_time(rehearse: Open) -> None:
+    rehearsal = rehearse(container_timeout_s=4)
+    rehearsal.cloud.faults.switches = Switches(never_healthy=True)
+    with pytest.raises(StartError, match="never became healthy"):
+        deploy(rehearsal)
+    assert rehearsal.leftovers() == []
+
+
+@pytest.mark.long
+def test_a_stand_in_that_is_closed_waits_for_no_container(rehearse: Open) -> None:
+    rehearsal = rehearse()
+    rehearsal.cloud.faults.switches = Switches(never_healthy=True)
+    deploy(rehearsal, wait=False).close()
+    started = time.monotonic()
+    rehearsal.close()
+    assert time.monotonic() - started < 20
+
+
 def test_a_quota_that_is_exceeded_is_named_and_leaves_nothing(rehearsal: VertexRehearsal) -> None:
     rehearsal.cloud.quota.cpus = 3
     with pytest.raises(QuotaError, match="CustomModelServingCPUsPerProjectPerRegion"):
@@ -286,6 +305,26 @@ def test_a_pre_flight_names_what_the_caller_may_not_do_and_the_bucket_that_is_mi
     assert set(refused) == {"permissions", "bucket"}
     assert "aiplatform.endpoints.deploy" in refused["permissions"]
     assert "'us-east1'" in refused["bucket"]
+
+
+def test_a_pre_flight_goes_on_where_a_check_may_not_be_made(rehearse: Open) -> None:
+    rehearsal = rehearse()
+    denied = Failing("PERMISSION_DENIED", "The API is not enabled.")
+    for operation in ("projects.testIamPermissions", "storage.buckets.get"):
+        rehearsal.cloud.faults.plan(operation, denied)
+    found = rehearsal.backend.preflight(models.linear(), DeploymentSpec("churn"))
+    assert [one.name for one in found if one.verdict is Verdict.SKIPPED] == ["permissions", "bucket"]
+    assert not [one for one in found if one.verdict is Verdict.REFUSED]
+
+
+@pytest.mark.long
+def test_an_endpoint_keeps_its_kind_whatever_a_later_target_says(rehearse: Open) -> None:
+    rehearsal = rehearse(endpoint="shared")
+    deploy(rehearsal).close()
+    other = VertexBackend({**rehearsal.options, "endpoint": "dedicated"})
+    assert other.attach("churn").limits.request_bytes < 1_500_000
+    with pytest.raises(NotSupportedError, match="of kind 'shared'"):
+        other.deploy(models.linear(seed=1), DeploymentSpec("churn"))
 
 
 def test_an_accelerator_needs_an_image_that_uses_it(rehearse: Open) -> None:

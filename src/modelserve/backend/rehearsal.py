@@ -6,10 +6,13 @@ rehearsal.backend.deploy(...)      the unmodified adapter and the vendor's SDK, 
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+
+from modelserve.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from modelserve.backend.contract import Backend
@@ -49,3 +52,18 @@ class Rehearsal(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def needing_its_packages() -> Iterator[None]:
+    """Around the import of a stand-in: what is not installed is answered with the remedy."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package.startswith("modelserve"):
+            raise  # a broken stand-in, not a missing package
+        raise MissingExtraError(
+            f"A rehearsal needs the package {package!r}, which is not installed. "
+            'Install it with: pip install "modelserve[rehearsal]"'
+        ) from error

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 
 from modelserve.convert.drawing import Drawing, Part, gather
 from modelserve.convert.forest import as_labels, label
@@ -31,7 +30,8 @@ def within_radius_class(part: Any, _last: bool) -> Any:
     if part.outputs_2d_ or not _is_drawn(part):
         return None
     classes, outlier, votes = part.classes_, part.outlier_label_, _votes(part)
-    # Behind the classes stands what answers a row without neighbours; nothing does where the model refuses such rows.
+    # Behind the classes stands what answers a row without neighbours; where the model refuses such rows nothing does,
+    # and the runtime refuses them, as the label that they ask for is not there.
     labels = classes if outlier is None or outlier[0] in classes else np.append(classes, outlier[0])
     alone = len(classes)
     if outlier is not None and len(labels) == len(classes):
@@ -47,8 +47,6 @@ def within_radius_class(part: Any, _last: bool) -> Any:
         at = drawing.add("Where", [drawing.flat(is_alone), drawing.weight(np.array(alone, np.int64)), best])
         if alone < len(classes):
             shares = drawing.add("Where", [is_alone, drawing.row(np.eye(len(classes))[[alone]], double), shares])
-        if outlier is None:
-            shares = _refusing(shares, is_alone, drawing, double)
         named = drawing.add("Gather", [drawing.weight(as_labels(labels)), at], axis=0)
         return {"label": named, "probabilities": shares}
 
@@ -181,10 +179,3 @@ def _inverse(part: Any, powered: str, drawing: Drawing, double: bool) -> str:
 def _total(values: str, drawing: Drawing) -> str:
     """Each row's sum, (rows, 1)."""
     return drawing.add("ReduceSum", [values, drawing.weight(np.array([1], np.int64))], keepdims=1)
-
-
-def _refusing(shares: str, is_alone: str, drawing: Drawing, double: bool) -> str:
-    """The shares; a row without neighbours asks for what is not there, as the estimator itself refuses it."""
-    index = drawing.add("Cast", [is_alone], to=TensorProto.INT64)
-    one = drawing.add("Gather", [drawing.row(np.ones(1), double), index], axis=0)
-    return drawing.add("Mul", [shares, one])

@@ -16,6 +16,7 @@ _LAYERS = frozenset(
         *(nn.Sequential, nn.Identity, nn.Flatten, nn.Linear, nn.Embedding, nn.Dropout, nn.Dropout2d),
         *(nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm),
         *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
+        *(nn.RNN, nn.GRU, nn.LSTM),
         *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softmax, nn.LogSoftmax),
     ]
 )
@@ -54,8 +55,18 @@ def _odd_node(node: Any, parts: dict[str, nn.Module]) -> str:
         return "" if type(layer) in _LAYERS else _name(layer)
     if node.op in {"call_function", "call_method"}:
         name = getattr(node.target, "__name__", str(node.target))
-        return "" if name in _OPERATIONS else name
+        is_plain = name in _OPERATIONS or (name == "getitem" and _is_fixed(node.args[1]))
+        return "" if is_plain else name
     return ""
+
+
+def _is_fixed(index: Any) -> bool:
+    """Whether a part is asked for by numbers that stand in the code: a state of a tuple, the last step."""
+    if isinstance(index, tuple):
+        return all(map(_is_fixed, index))
+    if isinstance(index, slice):
+        return all(map(_is_fixed, (index.start, index.stop, index.step)))
+    return index is None or index is Ellipsis or isinstance(index, int)
 
 
 def _hooks(part: nn.Module) -> bool:

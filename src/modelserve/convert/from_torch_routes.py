@@ -136,13 +136,20 @@ def _traced(module: torch.nn.Module, call: Call) -> Export:
         with evaluating(module), warnings.catch_warnings(record=True) as noticed:
             warnings.simplefilter("always")
             traced = torch.jit.trace(Flat(module, call), tensors, check_trace=False)  # type: ignore[no-untyped-call]  # torch's
-        frozen = [str(entry.message) for entry in noticed if issubclass(entry.category, _FREEZES)]
+        frozen = [
+            str(entry.message) for entry in noticed if issubclass(entry.category, _FREEZES) and not _is_check(entry)
+        ]
         if frozen:
             raise HopelessError(f"torch.jit.trace would freeze what its Python code decides: {frozen[0][:200]}")
         with evaluating(traced):
             return _by_torchscript(traced, tensors, call, freedom)
 
     return export
+
+
+def _is_check(noticed: warnings.WarningMessage) -> bool:
+    """Whether torch's own recurrent layers look at their arguments' sizes, which raises or changes nothing."""
+    return noticed.filename == torch.nn.modules.rnn.__file__
 
 
 def _converted(module: torch.nn.Module, call: Call) -> Export:

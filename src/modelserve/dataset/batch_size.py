@@ -23,9 +23,9 @@ from modelserve.errors import ModelServeError
 DEFAULT_ROWS = 64
 #: What a part holds, of inputs or of outputs, whichever are more.
 PART_BYTES = 64 << 20
-_LEAST_BYTES = 4 << 10
+_LEAST_BYTES = 16 << 10
 _MOST_BYTES = 4 << 20
-_BUDGET_S = 0.25
+_BUDGET_S = 0.2
 # The quickest of several tries counts: the others were interrupted.
 _TRIES = 3
 _NEARLY = 0.9
@@ -77,17 +77,17 @@ def _chosen(rates: Mapping[int, float]) -> int:
 def _climb(
     rates: dict[int, float], asker: Asker, feed: Feed, sample: Any, least: int, most: int, parallel: int
 ) -> None:
-    """Double the rows until it no longer pays, or the time is over."""
+    """Take four times the rows until it no longer pays, or the time is over."""
     end = time.perf_counter() + _BUDGET_S
     rows, in_vain = least, 0
-    while rows <= most and in_vain < _IN_VAIN and time.perf_counter() < end:
+    while rows not in rates and in_vain < _IN_VAIN and time.perf_counter() < end:
         before = max(rates.values(), default=0.0)
         for _ in range(_TRIES):
             rates[rows] = max(rates.get(rows, 0.0), _rate(asker, feed, sample.slice(0, rows), parallel))
             if time.perf_counter() > end:
                 break
         in_vain = in_vain + 1 if rates[rows] < before else 0
-        rows *= 2
+        rows = min(rows * 4, most)
 
 
 def _bounded(rows: int, predictor: Predictor, row_bytes: int) -> int:

@@ -30,7 +30,8 @@ def choose(source: Source, signature: Signature, columns: Columns | None, keep: 
     for spec in signature.inputs:
         for name in chosen[spec.name]:
             _check_type(source, spec, name, cast=cast)
-    return Feed(signature, chosen, rounds=cast or not source.is_typed)
+    decodes = any(are_pictures(source.schema.field(name).type) for some in chosen.values() for name in some)
+    return Feed(signature, chosen, rounds=cast or not source.is_typed, decodes=decodes)
 
 
 def wanted(source: Source, feed: Feed, keep: Sequence[str]) -> Wanted:

@@ -54,11 +54,13 @@ class Feed:
     Attributes:
         columns: The columns of each input, in order.
         rounds: Whether floats may be rounded to the model's dtype.
+        decodes: Whether pictures are among them, which take much longer than anything else here.
     """
 
     signature: Signature
     columns: Mapping[str, tuple[str, ...]]
     rounds: bool = False
+    decodes: bool = False
 
     def tensors_of(self, rows: Any, refused: Mapping[int, str]) -> Fed:
         """A record batch as requests. `refused` rows are left out from the start."""

@@ -65,12 +65,17 @@ class Folder:
         path = self.path / manifest.NAME
         found = Manifest.parsed(path.read_bytes()) if path.exists() else None
         if found is None:
-            foreign = [entry.name for entry in self.path.iterdir() if not self._is_ours(entry.name)]
-            if foreign:
-                raise ResumeError(
-                    f"{str(self.path)!r} holds {foreign[0]!r}, which is no part of a run. Name an empty folder."
-                )
+            self._refuse_strangers()
         return found
+
+    def restart(self) -> None:
+        """Remove what an earlier run has left.
+
+        Raises:
+            ResumeError: there are files of somebody else's; nothing was removed.
+        """
+        self._refuse_strangers()
+        self.clear()
 
     def clear(self) -> None:
         """Remove what a run has left, the manifest first; nothing else."""
@@ -155,6 +160,13 @@ class Folder:
             return False
         with path.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest() == str(file["sha256"])
+
+    def _refuse_strangers(self) -> None:
+        foreign = [entry.name for entry in self.path.iterdir() if not self._is_ours(entry.name)]
+        if foreign:
+            raise ResumeError(
+                f"{str(self.path)!r} holds {foreign[0]!r}, which is no part of a run. Name an empty folder."
+            )
 
     def _is_ours(self, name: str) -> bool:
         return name in (manifest.NAME, REPORT, _LOCK) or _OURS.fullmatch(name) is not None

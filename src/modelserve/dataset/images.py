@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -33,7 +31,7 @@ def decoded(column: Any, spec: TensorSpec) -> list[Array]:
     """
     mode = _mode(spec)
     contents = column.field("bytes") if pa.types.is_struct(column.type) else column
-    return list(_threads().map(lambda content: _decoded(content, mode), contents.to_pylist()))
+    return [_decoded(content, mode) for content in contents.to_pylist()]
 
 
 def _mode(spec: TensorSpec) -> str:
@@ -78,9 +76,3 @@ def _opener() -> Callable[[Any], Any]:
             'pip install "modelserve[dataset]"'
         ) from error
     return Image.open
-
-
-@lru_cache(maxsize=1)
-def _threads() -> ThreadPoolExecutor:
-    # Pillow lets go of the interpreter while it decodes.
-    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="modelserve-decode")

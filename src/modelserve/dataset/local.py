@@ -10,13 +10,17 @@ sets the pace.
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import takewhile
 from typing import NamedTuple
 
 from modelserve.backend import Servable
 from modelserve.dataset.ahead import Ahead
 from modelserve.dataset.asking import Asked, Asker, Failure
+from modelserve.dataset.feed import Fed
 from modelserve.dataset.manifest import Entry
 from modelserve.dataset.part import Part, PartRows
 from modelserve.dataset.pieces import Piece, pieces
@@ -29,6 +33,7 @@ from modelserve.errors import ResumeError, SignatureError
 
 _CHUNKS_AHEAD = 2
 _PARTS_AHEAD = 1
+_CORES = os.cpu_count() or 1
 #: The code of rows that could not be read at all.
 UNREADABLE = "source"
 
@@ -65,7 +70,8 @@ class LocalEngine:
         chunks = _timed(plan.source.chunks(plan.wanted, start=start, chunk_rows=plan.chunk_rows), tally)
         with Ahead(chunks, _CHUNKS_AHEAD) as read:
             found = _missing(_before(end, pieces(read, plan.boundaries, start)), done)
-            with Ahead(_sent(found, plan, asker, tally), under_way(self._predictor)) as sent:
+            fed = _fed(found, plan, tally)
+            with Ahead(_sent(fed, asker, tally), under_way(self._predictor)) as sent:
                 gathered = _gathered(sent, plan, asker, tally)
                 with Ahead(gathered, _PARTS_AHEAD, waiting) as rows:
                     for part in rows:
@@ -117,10 +123,30 @@ def _check_read(entry: Entry, digest: str) -> None:
         )
 
 
-def _sent(found: Iterable[Piece], plan: Plan, asker: Asker, tally: Tally) -> Iterator[Sent]:
-    for piece in found:
+def _fed(found: Iterable[Piece], plan: Plan, tally: Tally) -> Iterator[tuple[Piece, Fed]]:
+    """Batches as tensors, in order; pictures of several batches are decoded at once."""
+
+    def convert(piece: Piece) -> Fed:
         with tally.at_work("convert"):
-            fed = plan.feed.tensors_of(piece.rows, piece.refused)
+            return plan.feed.tensors_of(piece.rows, piece.refused)
+
+    if not plan.feed.decodes:
+        yield from ((piece, convert(piece)) for piece in found)
+        return
+    with ThreadPoolExecutor(_CORES, thread_name_prefix="modelserve-dataset") as threads:
+        waiting: deque[tuple[Piece, Future[Fed]]] = deque()
+        for piece in found:
+            waiting.append((piece, threads.submit(convert, piece)))
+            if len(waiting) > _CORES:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+
+
+def _sent(fed_pieces: Iterable[tuple[Piece, Fed]], asker: Asker, tally: Tally) -> Iterator[Sent]:
+    for piece, fed in fed_pieces:
         failures = [
             Failure(row, UNREADABLE if row in piece.refused else SignatureError.code, why)
             for row, why in fed.refused.items()

@@ -47,7 +47,7 @@ def predict_dataset(
     engine.check(plan)
     with Folder(Path(into)) as folder:
         if options.restart:
-            folder.clear()
+            folder.restart()
         found = _manifest(folder, plan, predictor, options.batch_rows)
         cut = Boundaries(int(found.identity["batch_rows"]), int(found.identity["part_rows"]))
         run = _Run(replace(plan, boundaries=cut), engine, predictor, folder, found, options, on_progress, begun)

@@ -8,6 +8,7 @@ It holds the runtime and never a model: one image of each version of modelserve 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from modelserve.errors import MissingExtraError
 from modelserve.image.credentials import Bearer, Credentials, Login, Password, RefreshToken, anonymous, configured
 from modelserve.image.platform import Platform, refuse_accelerator
 from modelserve.image.reference import Reference
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from modelserve.image.recipe import DEFAULT_BASE, Recipe
     from modelserve.image.upload import Outcome
 
-#: What talks to registries needs httpx, and loads it on first use.
+_NEEDED = {"httpx", "packaging"}
+#: What talks to registries and reads requirements needs these, and loads them on first use.
 _HOME = {
     "DEFAULT_BASE": "recipe",
     "Image": "assembly",
@@ -65,4 +67,12 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+        try:
+            return getattr(import_module(f".{_HOME[name]}", __name__), name)
+        except ModuleNotFoundError as error:
+            if error.name not in _NEEDED:
+                raise
+            raise MissingExtraError(
+                f"Images need the package {error.name!r}, which is not installed. "
+                'Install it with: pip install "modelserve[image]"'
+            ) from error

@@ -13,9 +13,10 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
-from modelserve.errors import ImageError
+from modelserve.errors import ImageError, MissingExtraError
 from modelserve.image.layer import Entry, Layer, Write, keep
 from modelserve.image.packages import Pin
 from modelserve.image.platform import Platform
@@ -51,6 +52,8 @@ def _downloaded(pins: Sequence[Pin], platform: Platform, python: str) -> Iterato
 
 
 def _download(pins: Sequence[Pin], platform: Platform, python: str, into: Path) -> None:
+    if find_spec("pip") is None:
+        raise MissingExtraError('Images need pip, which is not installed here. Install "modelserve[image]".')
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--implementation", "cp", "--python-version", python, "--dest", str(into)]
     command += [word for tag in platform.wheel_platforms for word in ("--platform", tag)]

@@ -86,7 +86,7 @@ class WorkerPool:
         self._lock = self._roster.lock
         try:
             self._roster.open(servable)
-            self.scale(workers)
+            self.scale(workers, timeout_s=self.settings.start_timeout_s)
         except BaseException:
             self.close(drain_s=0)
             raise

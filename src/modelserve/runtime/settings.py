@@ -46,6 +46,7 @@ class PoolSettings:
         max_bytes: Memory for requests and answers under way; None takes a quarter of what the machine has.
         start: "auto", "zygote" (Linux) or "spawn".
         drain_s: How long a worker that is let go may take to finish.
+        start_timeout_s: How long the first workers may take until all of them are ready.
     """
 
     threads: int = 1
@@ -56,3 +57,4 @@ class PoolSettings:
     max_bytes: int | None = None
     start: str = "auto"
     drain_s: float = 30.0
+    start_timeout_s: float = 120.0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from modelserve.backend import Backend, ErrorTable, Scale
+from modelserve.backend import Backend, ErrorTable
 from modelserve.standin.faults import Faults
 
 
@@ -29,7 +29,6 @@ class Place:
         kill_replica: Ends one replica of the deployment named, as a machine that breaks does.
         failing_start: Within it, everything can be created and no model becomes ready.
         faults: What can go wrong with each call of a stand-in.
-        autoscale: A range of replicas with a target that the place has a metric for.
     """
 
     backend: Backend
@@ -42,4 +41,3 @@ class Place:
     kill_replica: Callable[[str], None] | None = None
     failing_start: Callable[[], AbstractContextManager[None]] | None = None
     faults: Faults | None = None
-    autoscale: Scale = field(default_factory=lambda: Scale(1, 2, target_inflight=4))

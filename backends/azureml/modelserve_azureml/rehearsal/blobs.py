@@ -83,6 +83,7 @@ class Blobs:
                 ET.SubElement(entry, "Name").text = path[len(name) + 1 :]
                 properties = ET.SubElement(entry, "Properties")
                 ET.SubElement(properties, "Content-Length").text = str(len(content))
+                ET.SubElement(properties, "BlobType").text = "BlockBlob"
         ET.SubElement(root, "NextMarker")
         return Answered(200, ET.tostring(root, "utf-8", xml_declaration=True), _XML)
 

@@ -33,9 +33,10 @@ from modelserve_azureml.rehearsal.sign_in import TENANT, SignIn
 
 MANAGER_HOST = "management.azure.com"
 DOOR_SUFFIX = f".{REGION}.inference.ml.azure.com"
-NAMES = (MANAGER_HOST, SIGN_IN_HOST, BLOB_HOST, f"*{DOOR_SUFFIX}")
+REGISTRY_HOST = f"{REGISTRY}.azurecr.io"
+NAMES = (MANAGER_HOST, SIGN_IN_HOST, BLOB_HOST, REGISTRY_HOST, f"*{DOOR_SUFFIX}")
 #: The runtime's image, which counts as pushed.
-IMAGE = f"{REGISTRY}.azurecr.io/modelserve:rehearsal"
+IMAGE = f"{REGISTRY_HOST}/modelserve:rehearsal"
 _AUDIENCES = {"https://management.azure.com", "https://management.core.windows.net"}
 
 
@@ -57,6 +58,7 @@ class AzureRehearsal(Rehearsal):
         "client_secret",
         "proxy",
         "ca",
+        "image",
     )
     only_live: Sequence[str] = (
         "Whether the endpoint's name is free in the region, and whether the instance type is in stock there.",
@@ -125,6 +127,8 @@ class AzureRehearsal(Rehearsal):
             return "SignIn", lambda: self.sign_in.answer(call)
         if call.host == BLOB_HOST:
             return f"Blob.{call.method}", lambda: self.blobs.answer(call)
+        if call.host == REGISTRY_HOST:
+            return "Registry.Exchange", lambda: self.sign_in.exchanged(call)
         if call.host.endswith(DOOR_SUFFIX):
             return "Score", lambda: self.door.answer(call)
         route, names = self.manager.find(call)

@@ -49,6 +49,15 @@ class SignIn:
             return self._token(call)
         raise Refusal(404, "NotFound", call.path)
 
+    def exchanged(self, call: Call) -> Answered:
+        """A container registry's token for one of ours (its other calls are not rehearsed here)."""
+        form = {name: values[0] for name, values in parse_qs(call.body.decode()).items()}
+        if call.path != "/oauth2/exchange" or form.get("service") != call.host:
+            raise Refusal(404, "NotFound", call.path)
+        if form.get("grant_type") != "access_token" or not self.knows(form.get("access_token", "")):
+            raise Refusal(401, "UNAUTHORIZED", "authentication required")
+        return said({"refresh_token": _unsigned({"aud": call.host, "jti": secrets.token_hex(8)})})
+
     def check(self, call: Call, audiences: Collection[str]) -> None:
         """Refuse a call whose token is none of ours, or was made for something else."""
         with self._lock:

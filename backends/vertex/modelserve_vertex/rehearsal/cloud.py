@@ -95,6 +95,7 @@ class VertexCloud:
 
     def close(self) -> None:
         """End every container. Quiet when called twice."""
+        self.endpoints.close()  # so that no operation waits for containers to become ready
         self.operations.close()
         self.endpoints.close()
         self.objects.close()

@@ -40,6 +40,8 @@ class Endpoints:
         self._lock = threading.RLock()
         self._found: dict[str, Any] = {}
         self._fleets: dict[tuple[str, str], Fleet] = {}
+        self._starting: list[Fleet] = []
+        self._is_closed = False
         self.ended: dict[str, list[Fleet]] = {}
         #: Where private endpoints are asked.
         self.address = ""
@@ -217,9 +219,10 @@ class Endpoints:
             ]
 
     def close(self) -> None:
-        """End every container."""
+        """End every container, those that are about to start too."""
         with self._lock:
-            running = list(self._fleets.values())
+            self._is_closed = True
+            running = [*self._starting, *self._fleets.values()]
             self._fleets.clear()
         for fleet in running:
             fleet.stop()
@@ -237,7 +240,11 @@ class Endpoints:
     def _start(self, endpoint: Any, deployed: Any, model: Any, reach: Stage) -> None:
         for stage in ("STARTING_DEPLOYMENT", "PREPARING_MODEL", "CREATING_SERVING_CLUSTER"):
             reach(stage)
-        fleet = self._open_fleet(endpoint.name, deployed, model)
+        with self._lock:
+            if self._is_closed:
+                raise google_errors.ServiceUnavailable("The stand-in ends.")
+            fleet = self._open_fleet(endpoint.name, deployed, model)
+            self._starting.append(fleet)
         reach("STARTING_MODEL_SERVER")
         try:
             _resized(fleet, max(1, deployed.dedicated_resources.min_replica_count))
@@ -246,6 +253,8 @@ class Endpoints:
                 self.ended.setdefault(endpoint.name, []).append(fleet)
             fleet.stop()
             raise
+        finally:
+            self._starting.remove(fleet)
         with self._lock:
             self._fleets[endpoint.name, deployed.id] = fleet
         reach("FINISHING_UP")

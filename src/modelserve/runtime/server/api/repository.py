@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 import orjson
 
-from modelserve.errors import ConfigError
+from modelserve.errors import ConfigError, InvalidScaleError
 from modelserve.runtime.server.formats.values import parse
 from modelserve.runtime.server.http.messages import NOTHING, Request, Response
 from modelserve.runtime.server.models.repository import Entry, Repository
 from modelserve.runtime.server.models.served import ServedModel
+from modelserve.runtime.server.models.sizing import Sizing
 from modelserve.runtime.server.routes import Route, Scope
 
 #: What is said to a load request that brings a model's files, as other servers take it.
@@ -24,7 +25,10 @@ class _Index(msgspec.Struct):
 
 
 class _Scale(msgspec.Struct, forbid_unknown_fields=True):
-    workers: int
+    workers: int | None = None
+    minimum: int = 1
+    maximum: int | None = None
+    target_inflight: float | None = None
 
 
 def routes(repository: Repository) -> list[Route]:
@@ -45,11 +49,14 @@ def routes(repository: Repository) -> list[Route]:
 
     async def scale(request: Request) -> Response:
         served = repository.find(*request.arguments)
-        await repository.scale(served, parse(request.body, _Scale).workers)
+        await repository.scale(served, _sizing(parse(request.body, _Scale)))
         return Response(NOTHING)
 
     def status(request: Request) -> Response:
         return Response(orjson.dumps(_status(repository.find(*request.arguments))))
+
+    def logs(request: Request) -> Response:
+        return Response(orjson.dumps({"lines": repository.find(*request.arguments).pool.logs()}))
 
     found = [
         Route("POST", "/v2/repository/index", listed, Scope.ADMIN, "Which models there are"),
@@ -61,6 +68,7 @@ def routes(repository: Repository) -> list[Route]:
     ]
     for base in (_BASE, f"{_BASE}/versions/{{version}}"):
         found += [
+            Route("GET", f"{base}/logs", logs, Scope.ADMIN, "What a model's workers wrote"),
             Route("POST", f"{base}/load", load, Scope.ADMIN, "Load a model, or its newer bundle"),
             Route("POST", f"{base}/unload", unload, Scope.ADMIN, "Unload a model"),
             Route("POST", f"{base}/scale", scale, Scope.ADMIN, "Have so many workers for a model"),
@@ -71,6 +79,16 @@ def routes(repository: Repository) -> list[Route]:
 def index(repository: Repository, *, only_ready: bool) -> list[dict[str, str]]:
     """Every model and its state, or those that are ready."""
     return [_line(entry) for entry in repository.entries() if entry.served is not None or not only_ready]
+
+
+def _sizing(asked: _Scale) -> Sizing:
+    if asked.workers is not None:
+        if asked.maximum is not None:
+            raise InvalidScaleError("Scale takes workers, or minimum and maximum; not both.")
+        return Sizing(asked.workers, asked.workers)
+    if asked.maximum is None:
+        raise InvalidScaleError('Scale takes {"workers": 4}, or {"minimum": 1, "maximum": 8, "target_inflight": 4}.')
+    return Sizing(asked.minimum, asked.maximum, asked.target_inflight)
 
 
 def _line(entry: Entry) -> dict[str, str]:
@@ -88,6 +106,7 @@ def _status(served: ServedModel) -> dict[str, Any]:
         "name": served.name,
         "version": served.version,
         "digest": served.bundle.digest,
+        "scale": None if served.sizing is None else msgspec.to_builtins(served.sizing),
         "wanted": status.wanted,
         "ready": status.ready,
         "inflight": served.inflight,

@@ -22,6 +22,7 @@ from modelserve.bundle import Bundle
 from modelserve.errors import ModelServeError, NotReadyError, OutOfMemoryError
 from modelserve.runtime.server.models.catalogue import Catalogue, Place
 from modelserve.runtime.server.models.served import ServedModel
+from modelserve.runtime.server.models.sizing import Sizing
 from modelserve.runtime.settings import PoolSettings
 
 _log = logging.getLogger(__name__)
@@ -152,14 +153,14 @@ class Repository:
             if entry.served is not None:
                 await self._once(entry, lambda entry=entry: self._unload(entry))  # type: ignore[misc]  # mypy and defaults
 
-    async def scale(self, served: ServedModel, workers: int) -> None:
+    async def scale(self, served: ServedModel, sizing: Sizing) -> None:
         """Have so many workers for one model.
 
         Raises:
             InvalidScaleError, WorkerStartError: that many cannot be.
         """
         async with self._turn:
-            await self._blocking(served.scale, workers)
+            await self._blocking(served.scale, sizing)
 
     async def load_all(self) -> list[ModelServeError]:
         """Load the default version of every model; what does not load is told and hurts no other."""

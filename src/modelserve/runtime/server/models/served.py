@@ -13,6 +13,7 @@ from modelserve.errors import ModelChangedError, ModelServeError
 from modelserve.runtime.pool import WorkerPool
 from modelserve.runtime.server.formats.question import Question
 from modelserve.runtime.server.http.messages import Request
+from modelserve.runtime.server.models.sizing import DEFAULT_TARGET_INFLIGHT, Sizing
 from modelserve.runtime.server.models.statistics import Statistics, Timing
 from modelserve.runtime.settings import PoolSettings, PoolStatus
 from modelserve.tensors import Signature
@@ -36,6 +37,7 @@ class ServedModel:
 
     Attributes:
         loaded_s: Seconds that loading took, until every worker had answered a warm-up.
+        sizing: What was asked of it since it was loaded; None for the server's own number of workers.
         inflight: Questions that are being answered.
         used_at: When the last question came, on the monotonic clock.
     """
@@ -47,6 +49,7 @@ class ServedModel:
         self.face = Face(name, version, bundle.signature, bundle.digest)
         self.pool = pool
         self.loaded_s = loaded_s
+        self.sizing: Sizing | None = None
         self.statistics = Statistics()
         self.inflight = 0
         self.used_at = time.monotonic()
@@ -119,13 +122,18 @@ class ServedModel:
         self.pool.update(bundle, switched=switched)
         self._status = None
 
-    def scale(self, workers: int) -> None:
+    def scale(self, sizing: Sizing) -> None:
         """Have so many workers. Blocks until they are there.
 
         Raises:
             InvalidScaleError, WorkerStartError: that many cannot be.
         """
-        self.pool.scale(workers)
+        if sizing.is_fixed:
+            self.pool.scale(sizing.minimum)
+        else:
+            target_inflight = sizing.target_inflight or DEFAULT_TARGET_INFLIGHT
+            self.pool.autoscale(sizing.minimum, sizing.maximum, target_inflight)
+        self.sizing = sizing
         self._status = None
 
     def status(self) -> PoolStatus:
