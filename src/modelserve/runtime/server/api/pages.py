@@ -34,6 +34,7 @@ from modelserve.tensors import Array
 
 _LONGEST_EXAMPLE = 4096
 _LONGEST_SHOWN = 64 << 10
+_LONGEST_LITERAL = 32
 
 
 class Tried(NamedTuple):
@@ -232,7 +233,9 @@ def _rows_body(served: ServedModel) -> str:
 def _constructed(array: Array) -> str:
     """The array as a line of Python, where that can be read."""
     name = {"O": "object", "b": "bool"}.get(array.dtype.kind, f"np.{array.dtype.name}")
-    if array.size <= 32:
+    if array.size <= _LONGEST_LITERAL and array.dtype.kind == "f" and np.isfinite(array).all():
+        return f"np.array({json_from_array(array).decode()}, {name})"  # as few digits as say the same number
+    if array.size <= _LONGEST_LITERAL:
         return f"np.array({array.tolist()!r}, {name})"
     return f"np.zeros({array.shape}, {name})"
 
