@@ -522,6 +522,7 @@ class TestDeaths:
             stop.set()
             pool.close()
 
+    @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX warns of it, where another test imported JAX
     def test_a_fork_of_the_application_is_refused(self) -> None:
         pool = WorkerPool(models.linear(), workers=1)
         try:

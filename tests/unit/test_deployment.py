@@ -317,6 +317,7 @@ def test_a_forgotten_deployment_closes_its_endpoint(cloud: MemoryCloud, linear: 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX warns of it, where another test imported JAX
 def test_a_forked_child_that_ends_does_not_close_its_parents_deployment(cloud: MemoryCloud, linear: Bundle) -> None:
     deployment = Model(linear).serve("memory")
     read, write = os.pipe()
