@@ -32,6 +32,7 @@ def test_the_how_to_runs_as_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(150)
+@pytest.mark.long
 def test_the_example_runs(tmp_path: Path) -> None:
     said = run(ROOT / "examples" / "data_set.py", tmp_path)
     assert "stopped, with" in said

@@ -50,14 +50,17 @@ class TestTheTenLines:
         (empty / "program.py").write_text(blocks("README.md")[0])
         assert run(["program.py"], empty).startswith("1.0 [[")
 
+    @pytest.mark.long
     def test_they_run_from_standard_input(self, empty: Path) -> None:
         assert run(["-"], empty, blocks("README.md")[0]).startswith("1.0 [[")
 
+    @pytest.mark.long
     def test_they_run_in_an_interactive_shell(self, empty: Path) -> None:
         # An interactive shell needs an empty line behind each indented block.
         lines = re.sub(r"\n(?=print)", "\n\n", blocks("README.md")[0])
         assert "1.0 [[" in run(["-i", "-q"], empty, lines + "\n")
 
+    @pytest.mark.long
     def test_they_run_in_a_notebook_cell(self, empty: Path) -> None:
         import nbformat
         from nbclient import NotebookClient
@@ -75,6 +78,7 @@ def test_the_tutorial_runs_from_top_to_bottom(empty: Path) -> None:
     assert "64" in out
 
 
+@pytest.mark.long
 def test_the_how_to_of_local_workers_runs_from_top_to_bottom(empty: Path) -> None:
     (empty / "workers.py").write_text("\n".join(blocks("docs/how-to/run-local-workers.md")))
     out = run(["workers.py"], empty).splitlines()

@@ -29,6 +29,11 @@ def answers(bundle: Bundle, inputs: Any) -> dict[str, Array]:
     return dict(Session(bundle).run(bundle.signature.check(inputs).tensors, names))
 
 
+def answer(bundle: Bundle, inputs: Any) -> Array:
+    """The primary output, for inputs as a caller gives them."""
+    return answers(bundle, inputs)[bundle.signature.primary]
+
+
 def step(bundle: Bundle) -> Any:
     """The settings of the conversion."""
     return bundle.manifest.lineage[0].settings

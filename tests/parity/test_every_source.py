@@ -98,6 +98,7 @@ print(convert(source, x).digest)
     "framework",
     ["sklearn", pytest.param("torch", marks=pytest.mark.long), pytest.param("keras", marks=pytest.mark.long)],
 )
+@pytest.mark.long
 def test_the_same_source_and_example_give_the_same_digest_in_every_process(framework: str) -> None:
     digests = {
         subprocess.run(

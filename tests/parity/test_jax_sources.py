@@ -68,6 +68,7 @@ class TestFunctions:
         limits = "" if length == 11 else "sequences of the example's length only"
         record_source("JAX", "Scan over a sequence, two inputs", bundle, limits=limits)
 
+    @pytest.mark.long
     def test_a_dict_of_inputs_may_be_one_argument(self, jax: Any) -> None:
         given = {"u": numbers(3, 4), "v": numbers(3, 4)}
         bundle = bundle_of(jax.jit(lambda parts: parts["u"] - parts["v"]), given)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from asking import answers
+from asking import answer
 from onnx import TensorProto, helper, numpy_helper
 
 from modelserve.bundle import Bundle, Step
@@ -51,7 +51,7 @@ class TestSources:
     def test_every_opset_from_7_on_is_taken_as_it_is(self, opset: int, record_source: Any) -> None:
         bundle = convert(model(opset=opset))
         record_source("ONNX", "file or ModelProto, opset 7 and newer", bundle)
-        np.testing.assert_allclose(answers(bundle, X), wanted(), rtol=1e-5)
+        np.testing.assert_allclose(answer(bundle, X), wanted(), rtol=1e-5)
         assert bundle.manifest.reports[0]["versions"]["opset"] == f"ai.onnx {opset}"
 
     @pytest.mark.parametrize("opset", [1, 5])
@@ -59,7 +59,7 @@ class TestSources:
         bundle = convert(model([helper.make_node("Relu", ["x"], ["y"])], opset=opset, shape=("n", 3)))
         record_source("ONNX", "older opsets", bundle, limits="compared with onnx's reference implementation")
         assert bundle.manifest.lineage[-1] == Step("repair", {"opset": 21})
-        np.testing.assert_array_equal(answers(bundle, X), np.maximum(X, 0))
+        np.testing.assert_array_equal(answer(bundle, X), np.maximum(X, 0))
 
     def test_a_path_a_file_with_weights_beside_it_and_a_proto_are_one_bundle(self, tmp_path: Path) -> None:
         onnx.save(model(), tmp_path / "whole.onnx")
@@ -68,7 +68,7 @@ class TestSources:
         sources = (model(), tmp_path / "whole.onnx", str(tmp_path / "whole.onnx"), tmp_path / "beside.onnx")
         bundles = [convert(source) for source in sources]
         assert len({bundle.digest for bundle in bundles}) == 1
-        np.testing.assert_allclose(answers(bundles[-1], X), wanted(), rtol=1e-5)
+        np.testing.assert_allclose(answer(bundles[-1], X), wanted(), rtol=1e-5)
 
     def test_the_source_stays_as_it_was(self) -> None:
         source = model()
@@ -82,7 +82,7 @@ class TestSources:
         source.graph.input.append(value("w", [3, 4]))
         bundle = convert(source)
         assert [spec.name for spec in bundle.signature.inputs] == ["x"]
-        np.testing.assert_allclose(answers(bundle, X), wanted(), rtol=1e-5)
+        np.testing.assert_allclose(answer(bundle, X), wanted(), rtol=1e-5)
 
     def test_maps_of_scikit_learns_older_files_are_tensors(self, record_source: Any) -> None:
         zipmap = helper.make_node(
@@ -100,7 +100,7 @@ class TestSources:
         bundle = convert(source)
         record_source("ONNX", "scikit-learn's files with maps as outputs", bundle, limits="maps become tensors")
         assert str(bundle.signature.outputs[0]) == "float32[batch, 4]"
-        np.testing.assert_allclose(answers(bundle, X), X @ WEIGHTS, rtol=1e-5)
+        np.testing.assert_allclose(answer(bundle, X), X @ WEIGHTS, rtol=1e-5)
 
     def test_functions_and_branches_inside_the_graph_are_kept(self) -> None:
         positive = helper.make_graph([helper.make_node("Relu", ["x"], ["a"])], "yes", [], [value("a", ["n", 3])])
@@ -111,7 +111,7 @@ class TestSources:
             helper.make_node("If", ["above"], ["y"], then_branch=positive, else_branch=negative),
         ]
         bundle = convert(model(nodes, shape=("n", 3), weights={"zero": np.float32(0)}))
-        np.testing.assert_array_equal(answers(bundle, -np.abs(X)), np.abs(X))
+        np.testing.assert_array_equal(answer(bundle, -np.abs(X)), np.abs(X))
         assert not bundle.rows_independent
 
     def test_axes_of_any_size_are_tried_at_several_sizes(self) -> None:

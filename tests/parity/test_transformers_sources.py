@@ -155,6 +155,7 @@ EVERY = [pytest.param(case, id=case.title) for case in CASES] + [
 
 
 @pytest.mark.parametrize("case", EVERY)
+@pytest.mark.long
 def test_answers_are_close_at_every_size_that_the_model_takes(case: Case, hub: Any, record_source: Any) -> None:
     model = case.build(hub).train()
     caches = getattr(model.config, "use_cache", None)

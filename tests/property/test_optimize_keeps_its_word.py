@@ -28,6 +28,7 @@ PASSES = st.one_of(
 
 @settings(max_examples=40)
 @given(plan=PASSES, hidden=st.sampled_from([8, 24, 64]), seed=st.integers(0, 3))
+@pytest.mark.long
 def test_every_pass_keeps_the_signature_and_answers_with_numbers(plan, hidden, seed):
     bundle = models.mlp(8, hidden, 3, seed=seed)
     rows = np.random.default_rng(seed).normal(size=(64, 8)).astype(np.float32)

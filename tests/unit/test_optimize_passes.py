@@ -147,6 +147,7 @@ def test_equal_weights_are_stored_once_and_answer_the_same():
     assert "share" in [step.name for step in shared.manifest.lineage]
 
 
+@pytest.mark.long
 def test_a_model_with_equal_weights_is_still_pruned_and_its_lineage_says_only_what_was_done():
     tied = matrix(64, 64)
     bundle = bundle_of(chain_of(tied, tied, matrix(64, 3), activation="Relu"), 64, 3)

@@ -259,6 +259,7 @@ def test_a_session_setting_travels_in_the_lineage_and_is_applied(monkeypatch: py
     assert seen == [setting]
 
 
+@pytest.mark.long
 def test_the_report_is_drawn_as_a_page_and_as_an_image(tmp_path):
     report = told(optimize(wide_mlp(), Auto(max_drop=0.05, data=rows(1500), goal="size", budget_s=5)))
     page = plot(report)

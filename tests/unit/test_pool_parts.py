@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import mmap
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from modelserve.errors import OverloadedError
-from modelserve.runtime import cores
+from modelserve.runtime import cores, worker
 from modelserve.runtime.autoscale import Autoscaler
 from modelserve.runtime.bell import Bell
 from modelserve.runtime.channel import DEPTH, RESERVED_BYTES, Alarm, Completion, Receiver, Sender, Submission
+from modelserve.runtime.loading import load_order
 from modelserve.runtime.memory import Arena
+from modelserve.runtime.settings import PoolSettings
+from modelserve.testing import models
 
 
 @pytest.fixture
@@ -172,3 +177,14 @@ class TestCores:
         for text, wanted in (("max 100000", 16), ("400000 100000", 4), ("50000 100000", 1), ("250000 100000", 2)):
             quota.write_text(text)
             assert cores.usable_cores() == wanted
+
+
+def test_workers_that_load_a_function_at_once_each_read_the_whole_of_it() -> None:
+    """All of them hold the same open file, and so one place in it."""
+    order, descriptors = load_order(models.live("It is a test."), PoolSettings())
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            loaded = list(threads.map(lambda _: worker.load(order, descriptors), range(1600)))
+    finally:
+        os.close(descriptors[0])
+    assert len(loaded) == 1600

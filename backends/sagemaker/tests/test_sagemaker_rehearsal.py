@@ -27,6 +27,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.long
 def test_a_life_is_lived_and_told_in_the_terminal_as_json_and_as_a_page(capsys: pytest.CaptureFixture[str]) -> None:
     Path("modelserve.toml").write_text(GOOD)
     status, printed = run(capsys, str(models.mlp().path), "--html", "report.html", "--json")

@@ -168,11 +168,19 @@ def load(order: Mapping[str, Any], descriptors: Sequence[int]) -> Runner:
             sys.path.append(entry)
     if "bundle" in order:
         return _load_bundle(order)
-    with os.fdopen(os.dup(descriptors[0]), "rb") as file:
-        file.seek(0)
-        payload = file.read(order["live_bytes"])
+    payload = _read_whole(descriptors[0], order["live_bytes"])
     live = LiveCallable(payload, signature_from_json(order["signature"]), "", order["rows_independent"])
     return open_session(live)
+
+
+def _read_whole(descriptor: int, size_bytes: int) -> bytes:
+    # Every worker holds the same open file: reading by place leaves the others' place in it alone.
+    parts: list[bytes] = []
+    at = 0
+    while at < size_bytes and (part := os.pread(descriptor, size_bytes - at, at)):
+        parts.append(part)
+        at += len(part)
+    return b"".join(parts)
 
 
 def _load_bundle(order: Mapping[str, Any]) -> Runner:
