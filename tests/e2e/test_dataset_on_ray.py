@@ -25,6 +25,7 @@ pytestmark = [
 ]
 
 ROWS = 4000
+_TRIES = 5
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +72,12 @@ def test_several_machines_make_the_bytes_that_one_makes(cluster, deployment, sou
     nodes = [node for node in cluster.nodes() if node["Alive"]]
     assert len(nodes) == 2
     run(deployment, source, "local")
-    report = run(deployment, source, "ray", engine="ray")
-    assert (report.rows, report.failures, report.machines) == (ROWS, 0, 2)
+    for _ in range(_TRIES):  # which machine gets a part is for Ray to say; a busy one may be left out
+        report = run(deployment, source, "ray", engine="ray", restart=True)
+        assert (report.rows, report.failures) == (ROWS, 0)
+        if report.machines == len(nodes):
+            break
+    assert report.machines == len(nodes)
     assert report.parts > 4
     assert content("ray") == content("local")
 

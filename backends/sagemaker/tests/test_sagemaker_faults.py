@@ -62,11 +62,17 @@ def test_an_inference_is_asked_once_and_its_refusal_is_told(rehearsal: SageMaker
             deployment.predict(ROWS)
         assert faults.calls == ["sagemaker-runtime.InvokeEndpoint"]
     faults.clear()
-    rehearsal.standin.door.timeout_s = 1e-4
-    with pytest.raises(DeadlineError, match="60 s"):
-        Deployment(rehearsal.backend.attach("digits"), rehearsal.backend).predict(ROWS)
-    rehearsal.standin.door.timeout_s = 60
     assert deployment.predict(ROWS).shape == (2, 3)
+
+
+def test_an_answer_that_takes_longer_than_the_service_allows_is_a_deadline_error(rehearsal: SageMakerRehearsal) -> None:
+    deployment = Deployment(rehearsal.backend.deploy(models.slow(2_000), SPEC), rehearsal.backend)
+    rows = np.ones((512, 128), np.float32)
+    rehearsal.standin.door.timeout_s = 0.01
+    with pytest.raises(DeadlineError, match="60 s"):
+        deployment.predict(rows)
+    rehearsal.standin.door.timeout_s = 60
+    assert deployment.predict(rows[:1]).shape == (1, 128)
 
 
 def test_what_aws_does_not_see_at_once_is_waited_for(rehearsal: SageMakerRehearsal) -> None:
