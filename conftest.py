@@ -1,5 +1,6 @@
 """What every room uses: a home and a working directory of the test's own, and a backend in this process."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ pytest.register_assert_rewrite("modelserve.testing")
 
 from modelserve.testing.memory import InMemoryBackend, MemoryCloud  # noqa: E402
 from modelserve.testing.plugin import install_plugin  # noqa: E402
+
+with contextlib.suppress(ImportError):
+    # PyTorch's builds for CUDA bring Triton, which ends the process when it is loaded behind TensorFlow.
+    import triton  # noqa: F401
 
 # The machines that run this are shared and slow at times: time is no property of the code here.
 settings.register_profile(

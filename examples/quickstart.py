@@ -128,10 +128,8 @@ def trained_models() -> Iterator[Trained]:
     pixels = digits.data.astype(np.float32) / 16
     x, held_out, y, _ = train_test_split(pixels, digits.target.astype(np.int64), random_state=0, test_size=0.25)
 
-    with waiting("Training a Keras model"):
-        keras_model = train_keras(x, y)
-    yield Trained("Keras", keras_model, held_out, lambda rows: keras_model.predict(rows, verbose=0))
-
+    # First, because PyTorch's builds for CUDA bring a compiler (Triton) that ends the process when it is loaded behind
+    # TensorFlow's.
     with waiting("Training a PyTorch model"):
         torch_model = train_torch(with_spectrum(x), y)
 
@@ -142,6 +140,10 @@ def trained_models() -> Iterator[Trained]:
             return torch_model(torch.from_numpy(rows)).numpy()
 
     yield Trained("PyTorch", torch_model, with_spectrum(held_out), torch_predict)
+
+    with waiting("Training a Keras model"):
+        keras_model = train_keras(x, y)
+    yield Trained("Keras", keras_model, held_out, lambda rows: keras_model.predict(rows, verbose=0))
 
     with waiting("Training a scikit-learn model"):
         sklearn_model = train_sklearn(x, y)
