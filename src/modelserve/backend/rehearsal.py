@@ -1,7 +1,9 @@
 """A place's loopback stand-in, as the core sees it: the same backend, minus the bill.
 
-with backend.rehearsal() as rehearsal:
-rehearsal.backend.deploy(...)      the unmodified adapter and the vendor's SDK, over 127.0.0.1
+    with backend.rehearsal() as rehearsal:
+        rehearsal.backend.deploy(...)      the unmodified adapter and the vendor's SDK, over 127.0.0.1
+
+What it starts ends with it.
 """
 
 from __future__ import annotations

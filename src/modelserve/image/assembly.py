@@ -166,9 +166,7 @@ def _history(base: Base) -> list[Mapping[str, Any]]:
 def _run_settings(recipe: Recipe, inherited: Mapping[str, Any], pins: Sequence[Pin]) -> dict[str, Any]:
     environment = dict(line.partition("=")[::2] for line in inherited.get("Env") or [])
     # What the base would run, and how it would know that it runs well, is not ours.
-    kept = {
-        key: value for key, value in inherited.items() if key not in {"Cmd", "Entrypoint", "Healthcheck", "OnBuild"}
-    }
+    kept = {key: value for key, value in inherited.items() if key not in _NOT_OURS}
     return {
         **kept,
         "Entrypoint": list(ENTRY_POINT),

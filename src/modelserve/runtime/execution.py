@@ -1,9 +1,9 @@
 """Runs what a worker has taken, alone or joined, and writes each answer into the block given for it.
 
-group ──► one request: whole, or in slices ──┬──► encode ──► write ──► shown
-└─► several: joined along the rows ────┘
-refused? halved until only the culprits fail
+    group ──► one request: whole, or in slices ──┬──► encode ──► write ──► shown
+          └─► several: joined along the rows ────┘
 
+A group that is refused is halved until only the culprits fail.
 """
 
 from __future__ import annotations
