@@ -21,7 +21,7 @@ class TestMemory(BackendConformance):
 
         return Place(
             InMemoryBackend({}),
-            leftovers=lambda: list(memory.running),
+            leftovers=lambda: [*memory.running, *memory.jobs],
             half_failing=half_failing,
             vendor_errors=(ValueError(),),
             error_table={ValueError: OutOfMemoryError},

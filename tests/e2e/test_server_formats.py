@@ -234,3 +234,43 @@ def test_many_lines_keep_their_order(server: ServerThread) -> None:
     content, kind = post(server, "/v1/models/words:predict", body, "application/jsonl")
     assert kind == "application/jsonl"
     assert content == body
+
+
+def row_lines(values: list[Any], inputs: str = "x", outputs: list[str] | None = None) -> list[dict[str, Any]]:
+    return [{"$row": [3, at], "inputs": {inputs: value}, "outputs": outputs or []} for at, value in enumerate(values)]
+
+
+@pytest.mark.parametrize("kind", ["lines", "instances"])
+def test_rows_of_a_data_set_say_which_they_are_and_fail_alone(server: ServerThread, kind: str) -> None:
+    rows = row_lines([[1, 2, 3, 4], [1, 2, 3], [None, "Infinity", 0, 0], "x", [0.5, -1, 0, 2.25]], outputs=["y"])
+    if kind == "lines":
+        body = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        content, _ = post(server, "/invocations", body, "application/jsonlines")
+        answers = [json.loads(line) for line in content.splitlines()]
+    else:
+        content, _ = post(server, "/predict", json.dumps({"instances": rows}).encode(), "application/json")
+        answers = json.loads(content)["predictions"]
+    assert [answer["$row"] for answer in answers] == [[3, at] for at in range(5)]
+    assert [answer.get("code") for answer in answers] == [None, "signature", None, "wire", None]
+    wanted = Session(models.linear()).run({"x": np.array([[1, 2, 3, 4], [0.5, -1, 0, 2.25]], np.float32)})["y"]
+    np.testing.assert_allclose([answers[0]["outputs"]["y"], answers[4]["outputs"]["y"]], wanted, rtol=1e-6)
+    assert set(map(str, answers[2]["outputs"]["y"])) <= {"None", "Infinity", "-Infinity"}
+
+
+def test_many_rows_of_a_data_set_are_answered_each_by_its_own(server: ServerThread) -> None:
+    values = np.random.default_rng(5).normal(size=(2000, 4)).astype(np.float32)
+    body = "".join(json.dumps(row) + "\n" for row in row_lines(values.astype(float).tolist(), outputs=["y"])).encode()
+    content, _ = post(server, "/invocations", body, "application/jsonl")
+    answers = [json.loads(line) for line in content.splitlines()]
+    assert [answer["$row"][1] for answer in answers] == list(range(2000))
+    found = np.array([answer["outputs"]["y"] for answer in answers], np.float32)
+    np.testing.assert_allclose(found, Session(models.linear()).run({"x": values})["y"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_that_is_no_json_does_not_hide_the_others(server: ServerThread) -> None:
+    good = json.dumps(row_lines([[1, 2, 3, 4]], outputs=["y"])[0]).encode()
+    broken, strange = good[:-5], good.replace(b'"y"', b'"z"')
+    content, _ = post(server, "/invocations", b"\n".join([good, broken, strange, good]), "application/jsonl")
+    answers = [json.loads(line) for line in content.splitlines()]
+    assert [answer.get("code") for answer in answers] == [None, "wire", "signature", None]
+    assert [answer["$row"] for answer in answers] == [[3, 0], None, [3, 0], [3, 0]]

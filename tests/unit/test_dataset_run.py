@@ -48,7 +48,7 @@ def orders(tmp_path: Path) -> Path:
 
 
 def run(deployment: Deployment, source: Any, into: str = "out", **options: Any) -> Any:
-    return deployment.predict_dataset(source, into, **{"keep": ["id"], "batch_rows": 16, **options})
+    return deployment.predict_dataset(source, into, **{"engine": "local", "keep": ["id"], "batch_rows": 16, **options})
 
 
 def content(into: str | Path = "out") -> dict[str, str]:
@@ -96,7 +96,7 @@ def test_every_format_holds_the_same_answers(form: str, read: Callable, keep: li
 def test_named_outputs_are_columns(memory, orders) -> None:
     x = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
     with ms.Model(models.mlp()).serve("memory") as deployment:
-        deployment.predict_dataset({"x": x}, "out", outputs=["label", "probabilities"])
+        deployment.predict_dataset({"x": x}, "out", engine="local", outputs=["label", "probabilities"])
         wanted = deployment.predict(x, outputs=["label", "probabilities"])
     found = pq.read_table("out")
     np.testing.assert_array_equal(found["label"].to_numpy(), wanted["label"])
@@ -260,8 +260,13 @@ def test_too_many_failures_end_the_run_and_say_which(memory, small_parts) -> Non
     index[:20] = 1
     with ms.Model(models.picky()).serve("memory") as deployment:
         with pytest.raises(errors.TooManyFailuresError, match="row 20 of dict"):
-            deployment.predict_dataset({"index": index}, "out", max_failures=10, batch_rows=16)
-        assert deployment.predict_dataset({"index": index}, "out", max_failures=None, batch_rows=16).failures == 380
+            deployment.predict_dataset({"index": index}, "out", engine="local", max_failures=10, batch_rows=16)
+        assert (
+            deployment.predict_dataset(
+                {"index": index}, "out", engine="local", max_failures=None, batch_rows=16
+            ).failures
+            == 380
+        )
 
 
 def test_one_bad_row_never_costs_its_batch(deployment, tmp_path: Path) -> None:
@@ -386,8 +391,8 @@ def test_answers_that_depend_on_all_rows_need_a_number_of_rows(memory) -> None:
     x = np.random.default_rng(2).normal(size=(10, 2)).astype(np.float32)
     with ms.Model(models.joint()).serve("memory") as deployment:
         with pytest.raises(errors.InputError, match="batch_rows="):
-            deployment.predict_dataset({"x": x}, "out")
-        deployment.predict_dataset({"x": x}, "out", batch_rows=5)
+            deployment.predict_dataset({"x": x}, "out", engine="local")
+        deployment.predict_dataset({"x": x}, "out", engine="local", batch_rows=5)
         wanted = np.concatenate([deployment.predict(x[:5]), deployment.predict(x[5:])])
     np.testing.assert_array_equal(np.stack(pq.read_table("out")["y"].to_pylist()), wanted)
 

@@ -17,6 +17,7 @@ from modelserve.backend.contract import (
     Support,
 )
 from modelserve.backend.discovery import load_backend, open_backend
+from modelserve.backend.jobs import Job, JobState, JobStatus, WorkPart
 from modelserve.backend.preflight import Finding, Verdict
 from modelserve.backend.rehearsal import Rehearsal
 from modelserve.backend.spec import DeploymentSpec, EndpointStatus, ReplicaStatus, Scale, State
@@ -34,6 +35,9 @@ __all__ = [
     "EndpointStatus",
     "ErrorTable",
     "Finding",
+    "Job",
+    "JobState",
+    "JobStatus",
     "Limits",
     "Options",
     "Rehearsal",
@@ -46,6 +50,7 @@ __all__ = [
     "State",
     "Support",
     "Verdict",
+    "WorkPart",
     "load_backend",
     "oip",
     "open_backend",

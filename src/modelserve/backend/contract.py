@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
+from modelserve.backend.jobs import Job, WorkPart
 from modelserve.backend.preflight import Finding
 from modelserve.backend.rehearsal import Rehearsal
 from modelserve.backend.spec import DeploymentSpec, EndpointStatus, Scale
@@ -126,6 +127,21 @@ class Endpoint(ABC):
     @abstractmethod
     def logs(self) -> Iterable[str]:
         """Lines that the replicas wrote, oldest first."""
+
+    def batch(self, name: str, parts: Iterable[WorkPart]) -> Job:
+        """Have the place's own batch service answer a data set; returns once the job is under way.
+
+        A job of that name that is there already is the answer, and nothing is taken of `parts`. A call that fails or
+        is interrupted leaves nothing that it made; deleting the endpoint deletes its jobs.
+
+        Args:
+            name: Lower-case letters, digits and hyphens, at most 24; the same work has the same name.
+
+        Raises:
+            NotSupportedError: the place has no such service.
+            PreflightError: these options do not fit it.
+        """
+        raise NotSupportedError(f"Where {self.name!r} runs there is no batch service. Ask the endpoint itself.")
 
     @abstractmethod
     def close(self) -> None:

@@ -162,7 +162,8 @@ def predict(
     cast: Annotated[bool, typer.Option("--cast", help="Data set: floats may be rounded to the model's dtype.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Data set: remove what is there, begin anew.")] = False,
     engine: Annotated[
-        str | None, typer.Option("--engine", metavar="NAME", help="Data set: local (default) or ray.")
+        str | None,
+        typer.Option("--engine", metavar="NAME", help="Data set: batch (default where there is one), local or ray."),
     ] = None,
     workers: Annotated[
         int | None, typer.Option("--workers", metavar="COUNT", help="Data set: worker processes of a bundle.")

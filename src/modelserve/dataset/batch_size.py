@@ -16,8 +16,9 @@ from typing import Any
 from modelserve.dataset.asking import Asked, Asker
 from modelserve.dataset.feed import Feed
 from modelserve.dataset.pieces import Boundaries
-from modelserve.dataset.predictor import Predictor
-from modelserve.errors import ModelServeError
+from modelserve.dataset.plan import Plan
+from modelserve.dataset.predictor import Predictor, under_way
+from modelserve.errors import InputError, ModelServeError
 
 #: Rows of a request where nothing could be measured.
 DEFAULT_ROWS = 64
@@ -33,6 +34,34 @@ _WORTH_A_REQUEST_S = 2e-3
 _IN_VAIN = 2
 _HEADER_BYTES = 4096
 _SEEN_ROWS = 8
+_SAMPLE_ROWS = 8192
+
+
+def found_boundaries(plan: Plan, predictor: Predictor, batch_rows: int | None) -> Boundaries:
+    """Where batches and parts end: as the model or the caller wants it, or as it is quickest.
+
+    Raises:
+        InputError: nobody says how many rows belong together, and it is no matter of speed.
+    """
+    sample = plan.source.head(plan.wanted, _SAMPLE_ROWS)
+    rows = _fixed_rows(plan, predictor, batch_rows)
+    if rows is None:
+        asker = Asker(predictor, plan.outputs, plan.timeout_s)
+        rows = measure(predictor, asker, plan.feed, sample, parallel=under_way(predictor))
+    return boundaries(rows, max(input_bytes(plan.feed, sample), plan.shape.row_bytes))
+
+
+def _fixed_rows(plan: Plan, predictor: Predictor, batch_rows: int | None) -> int | None:
+    """Rows of a batch where that is no matter of speed."""
+    first = plan.feed.signature.inputs[0].shape[:1]
+    if first and isinstance(first[0], int):
+        return first[0]
+    if not predictor.rows_independent and batch_rows is None:
+        raise InputError(
+            "This model's answers depend on all rows of a request together. Say how many rows belong together with "
+            "batch_rows=."
+        )
+    return batch_rows
 
 
 def measure(predictor: Predictor, asker: Asker, feed: Feed, sample: Any, *, parallel: int) -> int:
@@ -59,9 +88,9 @@ def input_bytes(feed: Feed, sample: Any) -> int:
     return max(1, sum(array.nbytes for array in groups[0].tensors.values()) // groups[0].rows)
 
 
-def boundaries(batch_rows: int, row_bytes: int) -> Boundaries:
+def boundaries(batch_rows: int, row_bytes: int, *, part_bytes: int | None = None) -> Boundaries:
     """Where batches and parts end, for rows that take or give so many bytes."""
-    batches = max(1, PART_BYTES // max(1, row_bytes * batch_rows))
+    batches = max(1, (part_bytes or PART_BYTES) // max(1, row_bytes * batch_rows))
     return Boundaries(batch_rows, batch_rows * batches)
 
 

@@ -6,12 +6,13 @@ modelserve.engines      name -> a class that is made with a predictor and what i
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from modelserve import plugins
 from modelserve.backend import Servable
 from modelserve.dataset.manifest import Entry
 from modelserve.dataset.part import Part
+from modelserve.dataset.pieces import Boundaries
 from modelserve.dataset.plan import Plan
 from modelserve.dataset.predictor import Predictor
 from modelserve.dataset.report import Tally
@@ -29,12 +30,19 @@ class Engine(Protocol):
 
     def __init__(self, predictor: Predictor, servable: Servable | None) -> None: ...
 
+    #: What the result's bits depend on beside the plan; goes into the manifest.
+    about: Mapping[str, Any]
+
     def check(self, plan: Plan) -> None:
         """Refuse what cannot be done, before anything is written.
 
         Raises:
             NotSupportedError: why, and what to do.
         """
+        ...
+
+    def boundaries(self, plan: Plan, batch_rows: int | None) -> Boundaries:
+        """Where batches and parts are to end, if the caller asks for so many rows in a batch, or for none."""
         ...
 
     def parts(

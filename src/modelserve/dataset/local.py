@@ -15,17 +15,19 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import takewhile
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from modelserve.backend import Servable
 from modelserve.dataset.ahead import Ahead
 from modelserve.dataset.asking import Asked, Asker, Failure
+from modelserve.dataset.batch_size import found_boundaries
 from modelserve.dataset.feed import Fed
 from modelserve.dataset.manifest import Entry
 from modelserve.dataset.part import Part, PartRows
-from modelserve.dataset.pieces import Piece, pieces
+from modelserve.dataset.pieces import Boundaries, Piece, pieces
 from modelserve.dataset.plan import Plan
-from modelserve.dataset.predictor import Predictor
+from modelserve.dataset.predictor import Predictor, under_way
 from modelserve.dataset.report import Tally
 from modelserve.dataset.sources import Chunk
 from modelserve.dataset.sources.memory import content_of
@@ -49,11 +51,17 @@ class Sent(NamedTuple):
 class LocalEngine:
     """Sends the data set through the predictor from this process."""
 
+    about: Mapping[str, Any] = MappingProxyType({})
+
     def __init__(self, predictor: Predictor, servable: Servable | None = None) -> None:
         self._predictor = predictor
 
     def check(self, plan: Plan) -> None:
         """Anything that can be read here can be done here."""
+
+    def boundaries(self, plan: Plan, batch_rows: int | None) -> Boundaries:
+        """As it is quickest, by a short measurement."""
+        return found_boundaries(plan, self._predictor, batch_rows)
 
     def parts(
         self,
@@ -76,13 +84,8 @@ class LocalEngine:
                 with Ahead(gathered, _PARTS_AHEAD, waiting) as rows:
                     for part in rows:
                         with tally.at_work("encode"):
-                            encoded = _encoded(part, plan)
-                        yield encoded
-
-
-def under_way(predictor: Predictor) -> int:
-    """Requests that keep every replica busy while the next ones are made."""
-    return max(2, predictor.limits.parallel)
+                            made = encoded(part, plan)
+                        yield made
 
 
 def _timed(chunks: Iterator[Chunk], tally: Tally) -> Iterator[Chunk]:
@@ -147,13 +150,18 @@ def _fed(found: Iterable[Piece], plan: Plan, tally: Tally) -> Iterator[tuple[Pie
 
 def _sent(fed_pieces: Iterable[tuple[Piece, Fed]], asker: Asker, tally: Tally) -> Iterator[Sent]:
     for piece, fed in fed_pieces:
-        failures = [
-            Failure(row, UNREADABLE if row in piece.refused else SignatureError.code, why)
-            for row, why in fed.refused.items()
-        ]
+        failures = refusals(piece, fed)
         with tally.at_work("send"):
             asked = [asker.ask(group) for group in fed.groups]
         yield Sent(piece, asked, failures)
+
+
+def refusals(piece: Piece, fed: Fed) -> list[Failure]:
+    """The rows of a batch that cannot be asked about."""
+    return [
+        Failure(row, UNREADABLE if row in piece.refused else SignatureError.code, why)
+        for row, why in fed.refused.items()
+    ]
 
 
 def _gathered(sent: Iterable[Sent], plan: Plan, asker: Asker, tally: Tally) -> Iterator[PartRows]:
@@ -180,6 +188,7 @@ def _gathered(sent: Iterable[Sent], plan: Plan, asker: Asker, tally: Tally) -> I
         yield part
 
 
-def _encoded(part: PartRows, plan: Plan) -> Part:
+def encoded(part: PartRows, plan: Plan) -> Part:
+    """A part as its file's bytes."""
     content = plan.sink.encode(part.table())
     return Part(part.number, part.start, part.rows, len(part.failures), content, part.dead_letters(), part.read_digest)

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -21,9 +22,11 @@ import ray.data
 from modelserve.backend import EndpointStatus, Limits, Reply, Request, Servable, State
 from modelserve.bundle import Bundle, bundles_home
 from modelserve.bundle.archive import pack, unpack
+from modelserve.dataset.batch_size import found_boundaries
 from modelserve.dataset.local import LocalEngine
 from modelserve.dataset.manifest import Entry
 from modelserve.dataset.part import Part
+from modelserve.dataset.pieces import Boundaries
 from modelserve.dataset.plan import Plan
 from modelserve.dataset.predictor import Predictor
 from modelserve.dataset.report import Tally
@@ -35,7 +38,10 @@ from modelserve.wire import Message, decode, decode_error, encode_error, encode_
 class RayEngine:
     """Makes the parts on the machines of a Ray cluster: the one that is connected, or that RAY_ADDRESS names."""
 
+    about: Mapping[str, Any] = MappingProxyType({})
+
     def __init__(self, predictor: Predictor, servable: Servable | None) -> None:
+        self._predictor = predictor
         self._name = predictor.name
         self._servable = servable
 
@@ -50,6 +56,10 @@ class RayEngine:
                 "engine='ray' gives each machine rows by their numbers, and this source does not say how many it has. "
                 "Give Parquet, Arrow, .npy or pictures, or use engine='local'."
             )
+
+    def boundaries(self, plan: Plan, batch_rows: int | None) -> Boundaries:
+        """As on one machine, so that the bytes are the same."""
+        return found_boundaries(plan, self._predictor, batch_rows)
 
     def parts(
         self, plan: Plan, done: Mapping[int, Entry], *, start: int, tally: Tally, waiting: Callable[[], None]

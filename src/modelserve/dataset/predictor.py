@@ -26,3 +26,8 @@ class Predictor(Protocol):
     def submit(self, request: Request) -> ReplyFuture: ...
 
     def status(self) -> EndpointStatus: ...
+
+
+def under_way(predictor: Predictor) -> int:
+    """Requests that keep every replica busy while the next ones are made."""
+    return max(2, predictor.limits.parallel)

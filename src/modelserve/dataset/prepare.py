@@ -8,20 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from modelserve.dataset.asking import Asker
-from modelserve.dataset.batch_size import boundaries, input_bytes, measure
 from modelserve.dataset.choice import Columns, choose, wanted
-from modelserve.dataset.local import under_way
 from modelserve.dataset.part import Shape
-from modelserve.dataset.pieces import Boundaries
 from modelserve.dataset.plan import Plan
 from modelserve.dataset.predictor import Predictor
 from modelserve.dataset.sink import sink
 from modelserve.dataset.sources import Source, open_source
 from modelserve.errors import InputError, SourceError
 from modelserve.tensors import Signature
-
-_SAMPLE_ROWS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,33 +67,6 @@ def planned(predictor: Predictor, source: Any, options: Options) -> Plan:
         sink=sink(options.format, shape),
         timeout_s=options.timeout_s,
     )
-
-
-def found_boundaries(plan: Plan, predictor: Predictor, batch_rows: int | None) -> Boundaries:
-    """Where batches and parts end: as the model or the caller wants it, or as it is quickest.
-
-    Raises:
-        InputError: nobody says how many rows belong together, and it is no matter of speed.
-    """
-    sample = plan.source.head(plan.wanted, _SAMPLE_ROWS)
-    rows = _fixed_rows(plan, predictor, batch_rows)
-    if rows is None:
-        asker = Asker(predictor, plan.outputs, plan.timeout_s)
-        rows = measure(predictor, asker, plan.feed, sample, parallel=under_way(predictor))
-    return boundaries(rows, max(input_bytes(plan.feed, sample), plan.shape.row_bytes))
-
-
-def _fixed_rows(plan: Plan, predictor: Predictor, batch_rows: int | None) -> int | None:
-    """Rows of a batch where that is no matter of speed."""
-    first = plan.feed.signature.inputs[0].shape[:1]
-    if first and isinstance(first[0], int):
-        return first[0]
-    if not predictor.rows_independent and batch_rows is None:
-        raise InputError(
-            "This model's answers depend on all rows of a request together. Say how many rows belong together with "
-            "batch_rows=."
-        )
-    return batch_rows
 
 
 def _shape(source: Source, signature: Signature, keep: Sequence[str], outputs: Sequence[str] | None) -> Shape:

@@ -39,6 +39,8 @@ def line(progress: Progress) -> str:
     if progress.eta_s is not None and not progress.is_done:
         words.append(f"{duration(progress.eta_s)} left")
     words += [f"{progress.failures:,} failed", f"{progress.workers} workers"]
+    if progress.doing and not progress.is_done:
+        words.append(progress.doing)
     if progress.is_done:
         words.append(f"done in {duration(progress.elapsed_s)}")
     return ", ".join(words)

@@ -22,6 +22,7 @@ class Progress:
         rows: Rows that are through, those of an earlier run included.
         rows_per_s: Of this run, since it began.
         workers: Replicas that answer now.
+        doing: What is waited for, where that is a service's own job.
     """
 
     rows: int
@@ -32,6 +33,7 @@ class Progress:
     eta_s: float | None
     workers: int
     is_done: bool = False
+    doing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Tally:
     rows: int = 0
     failures: int = 0
     bytes_read: int = 0
+    doing: str = ""
     stages: dict[str, float] = field(default_factory=dict)
     first_failures: list[str] = field(default_factory=list)
     machines: set[str] = field(default_factory=set)

@@ -21,7 +21,7 @@ from modelserve.dataset.part import Part
 from modelserve.dataset.pieces import Boundaries
 from modelserve.dataset.plan import Plan, identity
 from modelserve.dataset.predictor import Predictor
-from modelserve.dataset.prepare import Options, found_boundaries, planned
+from modelserve.dataset.prepare import Options, planned
 from modelserve.dataset.report import Progress, Report, Tally
 from modelserve.dataset.sources.location import is_url
 from modelserve.errors import InputError, ResumeError, SourceError, TooManyFailuresError
@@ -48,18 +48,18 @@ def predict_dataset(
     with Folder(Path(into)) as folder:
         if options.restart:
             folder.restart()
-        found = _manifest(folder, plan, predictor, options.batch_rows)
+        found = _manifest(folder, plan, predictor, engine, options.batch_rows)
         cut = Boundaries(int(found.identity["batch_rows"]), int(found.identity["part_rows"]))
         run = _Run(replace(plan, boundaries=cut), engine, predictor, folder, found, options, on_progress, begun)
         return run.through()
 
 
-def _manifest(folder: Folder, plan: Plan, predictor: Predictor, batch_rows: int | None) -> Manifest:
+def _manifest(folder: Folder, plan: Plan, predictor: Predictor, engine: Engine, batch_rows: int | None) -> Manifest:
     """The manifest to go on with, or a new one."""
-    about = identity(predictor.status().digest, plan)
+    about = {**identity(predictor.status().digest, plan), **engine.about}
     before = folder.manifest()
     if before is None:
-        cut = found_boundaries(plan, predictor, batch_rows)
+        cut = engine.boundaries(plan, batch_rows)
         return Manifest({**about, "batch_rows": cut.batch_rows, "part_rows": cut.part_rows})
     asked = before.identity.get("batch_rows") if batch_rows is None else batch_rows
     check_same(
@@ -92,6 +92,7 @@ class _Run:
         self._tally = Tally()
         self._start = self._told = begun
         self._written = 0
+        self._doing = ""
 
     def through(self) -> Report:
         """Make what is missing, and say what it came to."""
@@ -161,11 +162,11 @@ class _Run:
     def _look(self) -> None:
         """Now and then, while parts are made."""
         self._check_failures()
-        if time.perf_counter() - self._told > _TELL_EVERY_S:
+        if self._doing != self._tally.doing or time.perf_counter() - self._told > _TELL_EVERY_S:
             self._tell()
 
     def _tell(self, *, is_done: bool = False) -> None:
-        self._told = time.perf_counter()
+        self._told, self._doing = time.perf_counter(), self._tally.doing
         if self._on_progress is not None:
             self._on_progress(self._progress(is_done=is_done))
 
@@ -176,7 +177,7 @@ class _Run:
         eta_s = (total - rows) / rate if total is not None and rate else None
         workers = len(self._predictor.status().replicas)
         failures = self._resumed_failures + self._tally.failures
-        return Progress(rows, total, failures, rate, elapsed_s, eta_s, workers, is_done)
+        return Progress(rows, total, failures, rate, elapsed_s, eta_s, workers, is_done, self._tally.doing)
 
     def _report(self) -> Report:
         seconds = time.perf_counter() - self._start

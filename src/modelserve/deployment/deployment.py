@@ -113,7 +113,7 @@ class Deployment:
         max_failures: int | None = 1000,
         cast: bool = False,
         restart: bool = False,
-        engine: str = "local",
+        engine: str | None = None,
         timeout_s: float | None = None,
         progress: bool | Callable[[Progress], None] = False,
     ) -> Report:
@@ -135,7 +135,8 @@ class Deployment:
             max_failures: More rows than this without an answer end the run; None for no bound.
             cast: Whether floats may be rounded to the model's dtype.
             restart: Remove the parts that are there, and begin anew.
-            engine: Who does it: "local", "ray", or another that is installed.
+            engine: Who does it: "batch", the place's own batch service; "local", this process by asking the deployment;
+                "ray", or another that is installed. By default the batch service where the place has one.
             timeout_s: Longest time for one request.
             progress: True draws a bar on standard error; or what is called with a `Progress` now and then.
 
@@ -147,6 +148,10 @@ class Deployment:
             TooManyFailuresError: more rows failed than may.
         """
         endpoint = self._open("predict_dataset")
+        if engine is None:
+            engine = "batch" if self._backend.supports(Capability.BATCH) is Support.FULL else "local"
+        if engine == "batch":
+            require(self._backend, Capability.BATCH)
         _require_pyarrow()
         from modelserve.dataset import Options, predict_dataset
         from modelserve.dataset.progress import shown

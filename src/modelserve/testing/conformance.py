@@ -53,7 +53,7 @@ from modelserve.errors import (
 )
 from modelserve.session import Session
 from modelserve.tensors import Array, Tensors
-from modelserve.testing import models
+from modelserve.testing import batch_jobs, models
 from modelserve.testing.load import Load
 from modelserve.testing.place import Place
 from modelserve.wire import Message, encode_request
@@ -63,7 +63,7 @@ Serve: TypeAlias = Callable[..., Deployment]
 _ROWS = np.random.default_rng(7).normal(size=(32, 4)).astype(np.float32)
 
 
-class BackendConformance:
+class BackendConformance(batch_jobs.BatchConformance):
     """Inherit it, and give the fixture `place`."""
 
     @pytest.fixture

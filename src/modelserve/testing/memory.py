@@ -24,6 +24,7 @@ from modelserve.backend import (
     DeploymentSpec,
     Endpoint,
     EndpointStatus,
+    Job,
     Limits,
     ReplicaStatus,
     Reply,
@@ -33,6 +34,7 @@ from modelserve.backend import (
     Servable,
     State,
     Support,
+    WorkPart,
 )
 from modelserve.errors import (
     ConfigError,
@@ -44,6 +46,7 @@ from modelserve.errors import (
 )
 from modelserve.session import Runner, open_session
 from modelserve.tensors import Signature
+from modelserve.testing.memory_job import MemoryJob
 
 
 class MemoryCloud:
@@ -56,13 +59,14 @@ class MemoryCloud:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits(parallel=4)
+        self.jobs: dict[str, MemoryJob] = {}
         self.running: dict[str, _Running] = {}
         self.gate = threading.Event()
         self.gate.set()
         self._faults: dict[str, deque[ModelServeError]] = defaultdict(deque)
 
     def fail_next(self, verb: str, *errors: ModelServeError) -> None:
-        """Let the next calls of `verb` ("deploy", "run", "scale", "update", "delete") raise these, one each."""
+        """Let the next calls of `verb` raise these, one each: deploy, run, scale, update, batch, job or delete."""
         self._faults[verb].extend(errors)
 
     def check(self, verb: str) -> None:
@@ -87,7 +91,7 @@ class InMemoryBackend(Backend):
         Capability.ATTACH: Support.FULL,
         Capability.LOGS: Support.FULL,
         Capability.LIVE_CALLABLE: Support.FULL,
-        Capability.BATCH: Support.IMPOSSIBLE,
+        Capability.BATCH: Support.FULL,
         Capability.REHEARSAL: Support.IMPOSSIBLE,
     }
     options: ClassVar[Mapping[str, str]] = {
@@ -276,11 +280,23 @@ class _MemoryEndpoint(Endpoint):
         self._check_open()
         return list(self.running.lines)
 
+    def batch(self, name: str, parts: Iterable[WorkPart]) -> Job:
+        self._check_open()
+        cloud, name = self.running.cloud, f"{self.name}-{name}"
+        if name not in cloud.jobs:
+            work = dict(parts)
+            cloud.check("batch")
+            cloud.jobs[name] = MemoryJob(name, cloud, self.running.served.servable, work)
+        return cloud.jobs[name]
+
     def close(self) -> None:
         self.is_closed = True
 
     def delete(self) -> None:
         self.running.cloud.check("delete")
+        for job in list(self.running.cloud.jobs.values()):
+            if job.name.startswith(f"{self.name}-"):
+                job.delete()
         if self.running.cloud.running.get(self.name) is self.running:
             del self.running.cloud.running[self.name]
             self.running.stop()

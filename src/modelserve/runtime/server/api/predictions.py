@@ -14,7 +14,7 @@ import orjson
 from modelserve.errors import ConfigError
 from modelserve.runtime.server.access.caller import require_model
 from modelserve.runtime.server.api.inference import metadata
-from modelserve.runtime.server.formats import lines, media
+from modelserve.runtime.server.formats import batches, lines, media
 from modelserve.runtime.server.http.messages import Request, Response
 from modelserve.runtime.server.models.repository import Repository
 from modelserve.runtime.server.models.served import ServedModel
@@ -53,6 +53,10 @@ class Predictions:
         if request.stream is not None:
             return await self._streamed(request, served)
         by = media.reader(request)
+        if media.media_type(request) == b"application/json":
+            found = batches.in_instances(request.body)
+            if found is not None:
+                return await _batch(found, served, request)
         return await served.ask(lambda model: media.read(request, model, by), request)
 
     def routes(self, paths: Sequence[str] = _PATHS) -> list[Route]:
@@ -80,3 +84,12 @@ class Predictions:
 
     async def _streamed(self, request: Request, served: ServedModel) -> Response:
         return Response(content_type=lines.LINES, stream=lines.answers(request, served, LONGEST_LINE_BYTES))
+
+
+async def _batch(found: list[bytes], served: ServedModel, request: Request) -> Response:
+    """Predictions for rows of a data set; what befalls one is told in its place."""
+    answers: list[bytes] = []
+    for start in range(0, len(found), batches.MOST_ROWS):
+        some = found[start : start + batches.MOST_ROWS]
+        answers += await batches.answers(some, lambda read: served.ask(read, request))
+    return Response(b'{"predictions":[%b]}' % b",".join(answers))

@@ -2,7 +2,8 @@
 
 body ─► lines ─► up to so many under way ─► answers in order ─► chunks
 
-A line that cannot be answered gets {"error": ..., "code": ...} in its place and stops nobody.
+A line that cannot be answered gets {"error": ..., "code": ...} in its place and stops nobody. Lines that say which row
+of a data set they are (`batches`) are answered several at once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import AsyncIterator
 import orjson
 
 from modelserve.errors import ModelServeError, OverloadedError, WireError
-from modelserve.runtime.server.formats import rows
+from modelserve.runtime.server.formats import batches, rows
 from modelserve.runtime.server.formats.question import Described, Question
 from modelserve.runtime.server.http.body import BodyStream
 from modelserve.runtime.server.http.messages import Request, Response
@@ -36,8 +37,8 @@ async def answers(request: Request, served: ServedModel, longest_line: int) -> A
     assert stream is not None
     under_way: deque[asyncio.Task[bytes]] = deque()
     try:
-        async for line in _lines(stream, longest_line):
-            under_way.append(asyncio.ensure_future(_answer(line, served, request)))
+        async for lines in _together(_lines(stream, longest_line)):
+            under_way.append(asyncio.ensure_future(_answers(lines, served, request)))
             # What is ready goes out at once; beyond the bound the oldest is waited for.
             while under_way and (len(under_way) >= _UNDER_WAY or under_way[0].done()):
                 yield await under_way.popleft()
@@ -55,20 +56,36 @@ async def answers(request: Request, served: ServedModel, longest_line: int) -> A
             task.cancel()
 
 
-async def _lines(stream: BodyStream, longest: int) -> AsyncIterator[bytes]:
+async def _lines(stream: BodyStream, longest: int) -> AsyncIterator[list[bytes]]:
+    """The lines of a body as far as they have come."""
     rest = bytearray()
     while part := await stream.read():
         *whole, last = part.split(b"\n")
+        found = []
         for piece in whole:
-            line = bytes(rest + piece).strip()
+            found.append(bytes(rest + piece).strip())
             rest.clear()
-            if line:
-                yield line
+        yield [line for line in found if line]
         rest += last
         if len(rest) > longest:
             raise WireError(f"A line is longer than {longest} bytes. Send shorter ones.")
     if line := bytes(rest).strip():
-        yield line
+        yield [line]
+
+
+async def _together(come: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
+    """Lines that are answered at once: rows of a data set by many, all others one by one."""
+    async for lines in come:
+        most = batches.MOST_ROWS if lines and all(map(batches.is_row, lines)) else 1
+        for start in range(0, len(lines), most):
+            yield lines[start : start + most]
+
+
+async def _answers(lines: list[bytes], served: ServedModel, request: Request) -> bytes:
+    if not batches.is_row(lines[0]):
+        return await _answer(lines[0], served, request)
+    found = await batches.answers(lines, lambda read: served.ask(read, request))
+    return b"\n".join([*found, b""])
 
 
 async def _answer(line: bytes, served: ServedModel, request: Request) -> bytes:

@@ -1,14 +1,14 @@
 """JSON values ⇄ arrays: strict about kinds, exact about numbers.
 
 A number that its dtype cannot hold, a word among numbers, a list too deep or of unequal lengths: each is refused with
-the name of the input and the place in its data. JSON has no NaN and no infinities, which are written as null and text.
+the name of the input and the place in its data. JSON has no NaN and no infinities, which are null and text both ways.
 """
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -83,7 +83,7 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
 def _list_decoder(kind: str, depth: int, missing: bool) -> msgspec.json.Decoder[Any]:
     item: Any = _KINDS[kind]
     if missing:
-        item = item | None
+        item = item | None | Literal["Infinity", "-Infinity"]
     for _ in range(depth):
         item = list[item]
     return msgspec.json.Decoder(item)
@@ -105,7 +105,7 @@ def _decoded(raw: bytes, depth: int, dtype: np.dtype[Any], name: str) -> Any:
     try:
         return _list_decoder(dtype.kind, depth, False).decode(raw)
     except msgspec.ValidationError as error:
-        if dtype.kind == "f" and b"null" in raw:
+        if dtype.kind == "f" and (b"null" in raw or b'Infinity"' in raw):
             return _with_missing(raw, depth, dtype, name)
         raise WireError(
             f"Input {name!r} of {_called(dtype)} takes {_WORDS[dtype.kind]} in lists of equal depth: {error}."
@@ -118,7 +118,7 @@ def _with_missing(raw: bytes, depth: int, dtype: np.dtype[Any], name: str) -> An
     try:
         return _list_decoder(dtype.kind, depth, True).decode(raw)
     except msgspec.ValidationError as error:
-        raise WireError(f"Input {name!r} of {_called(dtype)} takes numbers, and null for NaN: {error}.") from error
+        raise WireError(f"Input {name!r} of {_called(dtype)} takes numbers, null and 'Infinity': {error}.") from error
 
 
 def _called(dtype: np.dtype[Any]) -> str:
