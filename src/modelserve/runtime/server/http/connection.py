@@ -37,7 +37,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._writer = Writer(self._transport)
+        self._writer = Writer(self._transport, self._listener.outbox)
         name = transport.get_extra_info("peername")
         self._intake.peer = str(name[0]) if isinstance(name, tuple) else "local"
         if not self._listener.admit(self):
@@ -90,7 +90,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def interim(self, line: bytes) -> None:
         if self._answering is None:
-            self._transport.write(line)
+            self._listener.outbox.put(self._transport, line)
 
     def hold(self, is_behind: bool) -> None:
         if not self._transport.is_closing():

@@ -11,6 +11,7 @@ from modelserve.errors import ConfigError
 from modelserve.runtime.server.http.connection import Connection
 from modelserve.runtime.server.http.intake import Application
 from modelserve.runtime.server.http.limits import Limits
+from modelserve.runtime.server.http.outbox import Outbox
 
 _SCRATCH_BYTES = 256 << 10
 _BACKLOG = 2048
@@ -30,6 +31,7 @@ class Listener:
         self.application = application
         self.limits = limits
         self.scratch = memoryview(bytearray(_SCRATCH_BYTES))
+        self.outbox = Outbox()
         self.draining = False
         self.now = time.monotonic()
         self._bodies_bytes = 0

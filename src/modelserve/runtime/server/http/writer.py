@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from modelserve.runtime.server.http.messages import Response, head
+from modelserve.runtime.server.http.outbox import Outbox
 
 _ONE_PIECE_BYTES = 64 << 10
 _log = logging.getLogger(__name__)
@@ -16,8 +17,9 @@ _log = logging.getLogger(__name__)
 class Writer:
     """Writes to one transport."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, outbox: Outbox) -> None:
         self._transport = transport
+        self._outbox = outbox
         self._open: asyncio.Event | None = None
         self._held_since: float | None = None
         self._task: asyncio.Task[None] | None = None
@@ -28,12 +30,13 @@ class Writer:
         pieces = body if isinstance(body, list) else [body]
         length = sum([len(piece) for piece in pieces])
         first = head(response, length, keep_alive)
-        if head_only:
-            self._transport.write(first)
-        elif length <= _ONE_PIECE_BYTES:
-            self._transport.write(b"".join([first, *pieces]))
+        if length <= _ONE_PIECE_BYTES or head_only:
+            self._outbox.put(self._transport, first if head_only else b"".join([first, *pieces]))
         else:
+            self._outbox.send()
             self._transport.writelines([first, *pieces])
+        if not keep_alive:
+            self._outbox.send()  # the connection is closed next
 
     def stream(self, response: Response, keep_alive: bool, done: Callable[[bool], None]) -> None:
         """Write a response as it is made, at the pace of who reads it; `done` is told whether it was whole."""
@@ -64,6 +67,7 @@ class Writer:
         if self._held_since is None:
             self._open.set()
         assert response.stream is not None
+        self._outbox.send()
         self._transport.write(head(response, None, keep_alive))
         whole = False
         try:
