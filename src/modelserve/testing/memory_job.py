@@ -33,6 +33,7 @@ class _Face:
     name: str
     version: str
     signature: Signature
+    digest: str
 
 
 class MemoryJob(Job):
@@ -67,7 +68,7 @@ class MemoryJob(Job):
         try:
             self._cloud.check("job")
             session = open_session(self._servable)
-            face = _Face(self.name, "1", session.signature)
+            face = _Face(self.name, "1", session.signature, self._servable.digest)
 
             async def ask(read: Callable[[Described], Question[list[bytes]]]) -> list[bytes]:
                 question = read(face)

@@ -21,12 +21,13 @@ import orjson
 from modelserve import wire
 from modelserve.errors import WireError
 from modelserve.runtime.server.formats.question import Described, Question, bounded_timeout_s, known_outputs, question
+from modelserve.runtime.server.formats.relay import HEADER_LENGTH as HEADER_LENGTH
+from modelserve.runtime.server.formats.relay import OCTETS as OCTETS
+from modelserve.runtime.server.formats.relay import Relay, may_pass
 from modelserve.runtime.server.formats.values import array_from_json, json_from_array, parse
 from modelserve.runtime.server.http.messages import Response
 from modelserve.tensors import OIP_DATATYPES, Array, Signature, TensorSpec
 
-OCTETS = b"application/octet-stream"
-HEADER_LENGTH = b"inference-header-content-length"
 DTYPES = {oip: np.dtype(object if name == "string" else name) for name, oip in OIP_DATATYPES.items()}
 _DATATYPES = {dtype: oip for oip, dtype in DTYPES.items()}
 #: Parameters by which other servers are asked for what there is not here.
@@ -34,6 +35,7 @@ UNSUPPORTED = ("shared_memory_region", "classification")
 _DIGITS = 12
 _MOST_AXES = 32
 _ABSENT = msgspec.Raw()
+_relay = Relay()
 
 
 class _Input(msgspec.Struct, gc=False):
@@ -71,18 +73,26 @@ def read(body: bytes | memoryview, header_length: bytes | None, model: Described
         WireError, SignatureError: it is none, or does not fit the model; the message names the field.
     """
     content, rest = _divided(body, header_length)
+    if rest:
+        content = bytes(content)
+        known = _relay.question(content, rest, model)
+        if known is not None:
+            return known
     asked: _Request = parse(content, _Request)
     arrays = _arrays(asked.inputs, rest)
     checked = model.signature.check(by_name(arrays, model.signature))
     wanted = _wanted(asked, model)
     parameters = asked.parameters or {}
-    return question(
+    found = question(
         checked,
         wanted.outputs,
         lambda arrays: write(arrays, wanted, model),
         _timeout_s(parameters) if parameters else None,
         is_alone=parameters.get(wire.ALONE) is True,
     )
+    if rest and not asked.id and wanted.binary and all(wanted.binary) and may_pass(arrays, checked, model):
+        _relay.note(bytes(content), rest, found, model)
+    return found
 
 
 def write(arrays: dict[str, Array], asked: Asked, model: Described) -> Response:

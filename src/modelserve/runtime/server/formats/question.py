@@ -26,6 +26,9 @@ class Described(Protocol):
     @property
     def signature(self) -> Signature: ...
 
+    @property
+    def digest(self) -> str: ...
+
 
 class Question(NamedTuple, Generic[T]):
     """One request to the workers, and how its answer is written.
@@ -33,12 +36,14 @@ class Question(NamedTuple, Generic[T]):
     Attributes:
         write: Makes the response of the answer's tensors by name.
         timeout_s: What the client allows; None where it does not say.
+        relay: Makes the response of the reply itself, whose tensors are then not looked at.
     """
 
     message: wire.Message
     rows: int
     write: Callable[[dict[str, Array]], T]
     timeout_s: float | None = None
+    relay: Callable[[wire.Reply], T] | None = None
 
 
 def question(
