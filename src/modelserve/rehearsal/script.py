@@ -1,6 +1,6 @@
 """The life of a deployment, tried from end to end on a stand-in.
 
-    pre-flight ─ deploy ─ answers ─ limits ─ scale ─ update ─ a replica dies ─ logs ─ delete ─ leftovers
+    pre-flight ─ deploy ─ answers ─ data set ─ limits ─ scale ─ update ─ a replica dies ─ logs ─ delete ─ leftovers
 
 A step that fails is a finding, and the next ones are tried as far as they can be; everything is deleted at the end.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -16,7 +17,14 @@ from modelserve.backend import Backend, Capability, DeploymentSpec, Finding, Reh
 from modelserve.backend.preflight import Check, Skipped, look_all
 from modelserve.bundle import Bundle
 from modelserve.deployment import Deployment
-from modelserve.errors import BackendError, InputError, ModelServeError, PredictionError
+from modelserve.errors import (
+    BackendError,
+    InputError,
+    MissingExtraError,
+    ModelServeError,
+    NotSupportedError,
+    PredictionError,
+)
 from modelserve.rehearsal.report import Report, Stage
 from modelserve.rehearsal.sample import successor
 from modelserve.session import Session
@@ -25,6 +33,7 @@ from modelserve.tensors import Array
 
 _UNDER_LOAD = 20
 _RECOVERY_S = 60.0
+_BATCH_REPEATS = 4
 
 Progress = Callable[[str], None]
 
@@ -98,6 +107,7 @@ class _Life:
         return [
             ("deploy", [Check("deploy", self._deploy), Check("health", self._health), Check("again", self._again)]),
             ("answers", [Check("parity", self._parity), Check("attach", self._attach)]),
+            ("data set", [Check("batch service", self._batch)]),
             ("limits", [Check("payload", self._payload), Check("time", self._time)]),
             ("scale", [Check("up and down", self._scale)]),
             ("update", [Check("under load", self._update)]),
@@ -142,6 +152,19 @@ class _Life:
         finally:
             again.close()
         return "Found again by its name, with the same answers."
+
+    def _batch(self) -> str:
+        self._require(Capability.BATCH)
+        rows = {name: np.concatenate([array] * _BATCH_REPEATS) for name, array in self.example.items()}
+        before = self.rehearsal.leftovers()
+        with TemporaryDirectory(prefix="modelserve-rehearsal-") as folder:
+            try:
+                report = self._running().predict_dataset(rows, folder, engine="batch", max_failures=0)
+            except (NotSupportedError, MissingExtraError) as error:
+                raise Skipped(str(error)) from error
+        if self.rehearsal.leftovers() != before:
+            raise BackendError("The job has left something behind.")
+        return f"{report.rows:,} rows by a job of the place's own batch service in {report.seconds:.1f} s."
 
     def _payload(self) -> str:
         limit = self._running().limits.request_bytes
