@@ -1,7 +1,8 @@
 """What every room uses: a home and a working directory of the test's own, and a backend in this process."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, settings
 # Before they are imported, so that a failing assert in them shows its values.
 pytest.register_assert_rewrite("modelserve.testing")
 
+from modelserve.testing.commands import Done, run_command  # noqa: E402
 from modelserve.testing.memory import InMemoryBackend, MemoryCloud  # noqa: E402
 from modelserve.testing.plugin import install_plugin  # noqa: E402
 
@@ -45,3 +47,9 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryCl
     yield cloud
     cloud.gate.set()
     cloud.clear()
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], memory: MemoryCloud) -> Callable[..., Done]:
+    """Runs `modelserve` with some arguments; the target "memory" is there."""
+    return partial(run_command, capsys)

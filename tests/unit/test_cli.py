@@ -2,9 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,26 +13,10 @@ from modelserve.bundle import Bundle, bundles_home
 from modelserve.cli import main
 from modelserve.session import Session
 from modelserve.testing import models
+from modelserve.testing.commands import Done
 from modelserve.testing.memory import MemoryCloud
 
 X = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
-
-
-class Done(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], memory: MemoryCloud) -> Callable[..., Done]:
-    def run(*arguments: object) -> Done:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return Done(int(ended.value.code or 0), printed.out, printed.err)
-
-    return run
 
 
 @pytest.fixture

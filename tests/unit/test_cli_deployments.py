@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from modelserve import Model
 from modelserve.backend import EndpointStatus, Finding, State, Verdict
 from modelserve.bundle import Bundle
-from modelserve.cli import main
 from modelserve.errors import BackendError
 from modelserve.testing import models
 from modelserve.testing.memory import InMemoryBackend, MemoryCloud
-
-
-class Done(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-    @property
-    def content(self) -> object:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], memory: MemoryCloud) -> Callable[..., Done]:
-    def run(*arguments: object) -> Done:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return Done(int(ended.value.code or 0), printed.out, printed.err)
-
-    return run
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """`modelserve predict` over a data set, in this process."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,29 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from modelserve.bundle import Bundle
-from modelserve.cli import main
 from modelserve.session import Session
 from modelserve.testing import models
 from modelserve.testing.memory import MemoryCloud
 
 X = np.linspace(0, 1, 400, dtype=np.float32).reshape(100, 4)
-
-
-class Done(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], memory: MemoryCloud) -> Callable[..., Done]:
-    def run(*arguments: object) -> Done:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return Done(int(ended.value.code or 0), printed.out, printed.err)
-
-    return run
 
 
 @pytest.fixture

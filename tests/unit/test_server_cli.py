@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from modelserve.cli import main
 from modelserve.cli import serve as serving
 from modelserve.errors import ConfigError
 from modelserve.runtime.server.access.keys import KeyFile
@@ -18,17 +16,6 @@ from modelserve.runtime.server.settings import ServerSettings, read_settings
 from modelserve.testing import models
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "server.md").read_text()
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture
