@@ -12,11 +12,11 @@ import onnx
 import pytest
 from asking import answers, bundle_of
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
-from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from modelserve.convert import convert, portable_or_live
+from modelserve.convert import convert, from_sklearn_rules, portable_or_live
 from modelserve.errors import ConversionError, SignatureError, UnfaithfulError
 from modelserve.session import open_session
 
@@ -35,6 +35,7 @@ VECTORISERS = {
     "present or not": CountVectorizer(binary=True),
     "pairs of words": CountVectorizer(ngram_range=(1, 2)),
     "capitals kept": CountVectorizer(lowercase=False),
+    "logarithms of counts": TfidfVectorizer(sublinear_tf=True),
     "no common words": CountVectorizer(stop_words="english"),
     "the most frequent": CountVectorizer(max_features=50),
     "words of one letter": CountVectorizer(token_pattern=r"[a-zA-Z0-9]+"),
@@ -110,8 +111,29 @@ class TestLettersBeyondAscii:
         np.testing.assert_allclose(found, model.predict_proba(rows), atol=1e-5)
 
 
-def test_an_error_of_the_exporter_is_found_out_and_names_the_step() -> None:
-    # It takes log(count + 1) for 1 + log(count).
+@pytest.mark.parametrize("norm", ["l1", "l2", None])
+@pytest.mark.parametrize("use_idf", [True, False])
+def test_logarithms_of_counts_are_those_of_the_source(norm: str | None, use_idf: bool) -> None:
+    vectoriser = TfidfVectorizer(sublinear_tf=True, norm=norm, use_idf=use_idf, ngram_range=(1, 2))
+    model = make_pipeline(vectoriser, LogisticRegression()).fit(DOCUMENTS, TOPICS)
+    rows = [f"{document} {document} {DOCUMENTS[0]}" for document in DOCUMENTS]
+    found = answers(bundle_of(model, DOCUMENTS), rows)
+    np.testing.assert_allclose(found["probabilities"], model.predict_proba(rows), atol=1e-5)
+    assert found["label"].tolist() == model.predict(rows).tolist()
+
+
+def test_logarithms_of_counts_that_were_made_before_are_those_of_the_source() -> None:
+    model = make_pipeline(CountVectorizer(), TfidfTransformer(sublinear_tf=True), LogisticRegression())
+    model.fit(DOCUMENTS, TOPICS)
+    rows = [f"{document} {document}" for document in DOCUMENTS]
+    found = answers(bundle_of(model, DOCUMENTS), rows)["probabilities"]
+    np.testing.assert_allclose(found, model.predict_proba(rows), atol=1e-5)
+
+
+def test_an_error_of_the_exporter_is_found_out_and_names_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Left alone it takes log(count + 1) for 1 + log(count).
+    monkeypatch.delitem(from_sklearn_rules._RULES, TfidfVectorizer)
+    monkeypatch.delitem(from_sklearn_rules._RULES, TfidfTransformer)
     model = make_pipeline(TfidfVectorizer(sublinear_tf=True), LogisticRegression()).fit(DOCUMENTS, TOPICS)
     with pytest.raises(UnfaithfulError, match="first step that differs is 'tfidfvectorizer"):
         convert(model, DOCUMENTS)

@@ -105,19 +105,23 @@ def normalizer(part: Any, _last: bool) -> Any:
     """A Normalizer: each row by its own length."""
 
     def paint(parts: Sequence[Part], drawing: Drawing, double: bool) -> Mapping[str, str]:
-        x = gather(parts, drawing, double=double)
-        size = drawing.add("Abs", [x])
-        if part.norm == "max":
-            length = drawing.add("ReduceMax", [size, drawing.weight(np.array([1], np.int64))], keepdims=1)
-        elif part.norm == "l1":
-            length = _sum(size, drawing)
-        else:
-            length = drawing.add("Sqrt", [_sum(drawing.add("Mul", [x, x]), drawing)])
-        is_nothing = drawing.add("Equal", [length, drawing.row(np.zeros((1, 1)), double)])
-        divisor = drawing.add("Where", [is_nothing, drawing.row(np.ones((1, 1)), double), length])
-        return {"value": drawing.add("Div", [x, divisor])}
+        return {"value": by_length(gather(parts, drawing, double=double), part.norm, drawing, double)}
 
     return TransformerStandIn(paint, part.n_features_in_)
+
+
+def by_length(x: str, norm: str, drawing: Drawing, double: bool) -> str:
+    """Each row divided by its length in the norm "l1", "l2" or "max"; a row of zeros stays one."""
+    size = drawing.add("Abs", [x])
+    if norm == "max":
+        length = drawing.add("ReduceMax", [size, drawing.weight(np.array([1], np.int64))], keepdims=1)
+    elif norm == "l1":
+        length = _sum(size, drawing)
+    else:
+        length = drawing.add("Sqrt", [_sum(drawing.add("Mul", [x, x]), drawing)])
+    is_nothing = drawing.add("Equal", [length, drawing.row(np.zeros((1, 1)), double)])
+    divisor = drawing.add("Where", [is_nothing, drawing.row(np.ones((1, 1)), double), length])
+    return drawing.add("Div", [x, divisor])
 
 
 def bins(part: Any, _last: bool) -> Any:

@@ -17,6 +17,7 @@ import sklearn.decomposition
 import sklearn.discriminant_analysis
 import sklearn.dummy
 import sklearn.ensemble
+import sklearn.feature_extraction.text
 import sklearn.feature_selection
 import sklearn.frozen
 import sklearn.impute
@@ -65,6 +66,7 @@ from modelserve.convert.from_sklearn_standins import (
     TransformerStandIn,
     forest_stand_in,
 )
+from modelserve.convert.from_sklearn_text import counted_first, logarithms
 from modelserve.convert.from_sklearn_trees import (
     BOOSTED,
     FORESTS,
@@ -231,6 +233,8 @@ _RULES: Mapping[type, Rule] = {
     sklearn.preprocessing.KBinsDiscretizer: bins,
     sklearn.preprocessing.Binarizer: binarizer,
     sklearn.preprocessing.Normalizer: normalizer,
+    sklearn.feature_extraction.text.TfidfVectorizer: counted_first,
+    sklearn.feature_extraction.text.TfidfTransformer: logarithms,
     sklearn.ensemble.AdaBoostClassifier: _weighted_votes,
     sklearn.ensemble.RandomTreesEmbedding: _embedding,
     sklearn.neighbors.NearestCentroid: centroids,
