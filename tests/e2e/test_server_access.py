@@ -41,6 +41,13 @@ def ask(
             return error.code, {**dict(error.headers), **json.loads(error.read())}
 
 
+def described_models(url: str, key: str) -> set[str]:
+    request = urllib.request.Request(f"{url}/openapi.json", headers={"authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        paths = json.load(answer)["paths"]
+    return {path.split("/")[3] for path in paths if path.endswith("/infer") and "{" not in path}
+
+
 class Place:
     """A server that asks for keys, and some keys."""
 
@@ -119,6 +126,13 @@ def test_a_grant_holds_for_its_models_on_every_path(place: Place) -> None:
     for path in ("/v1/models/b:predict", "/v2/models/b/infer", "/v2/models/b"):
         assert ask(place.url + path, key=key, body=ROW if path[-2:] != "/b" else None)[0] == 403
     assert ask(f"{place.url}/invocations", key=key, body=ROW, x_modelserve_model="b")[0] == 403
+
+
+def test_the_description_names_no_model_that_was_not_granted(place: Place) -> None:
+    one, every = place.keys.create("one", models=["a"]), place.keys.create("every")
+    wait_until_known(place, every)
+    assert described_models(place.url, every) == {"a", "b"}
+    assert described_models(place.url, one) == {"a"}
 
 
 def test_revoked_and_expired_keys_open_nothing(place: Place) -> None:

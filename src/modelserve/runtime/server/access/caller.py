@@ -29,6 +29,10 @@ class Caller:
         """Whether they may do this. Whoever administers may do everything."""
         return scope is Scope.OPEN or scope in self.scopes or Scope.ADMIN in self.scopes
 
+    def knows(self, model: str) -> bool:
+        """Whether they may use, and hear of, this model."""
+        return self.models is None or model in self.models
+
 
 #: Somebody in a place where nobody is asked who they are.
 ANYBODY = Caller("anonymous", frozenset(Scope))
@@ -49,5 +53,5 @@ def require_model(request: Request, name: str) -> None:
         AccessDeniedError: naming the model.
     """
     caller: Caller | None = request.caller
-    if caller is not None and caller.models is not None and name not in caller.models:
+    if caller is not None and not caller.knows(name):
         raise AccessDeniedError(f"This key may not use model {name!r}. Ask with one that was granted it.")

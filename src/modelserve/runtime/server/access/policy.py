@@ -65,7 +65,7 @@ class Policy:
             return problem(
                 403, f"This key may not do that: the scope {route.scope.value!r} is needed.", code="access_denied"
             )
-        if caller.models is not None and "name" in route.parameters and request.arguments[0] not in caller.models:
+        if "name" in route.parameters and not caller.knows(request.arguments[0]):
             return problem(403, f"This key may not use model {request.arguments[0]!r}.", code="access_denied")
         return self._in_rate(caller)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from modelserve.runtime.server.access.caller import ANYBODY, Caller
 from modelserve.runtime.server.formats import oip
 from modelserve.runtime.server.http.messages import JSON, PROBLEM, Request, Response
 from modelserve.runtime.server.models.repository import Repository
@@ -32,7 +33,9 @@ def routes(described: Sequence[Route], repository: Repository, version: str) -> 
     """The path of the description."""
 
     def describe(request: Request) -> Response:
-        return Response(orjson.dumps(document(described, repository.served(), version)))
+        caller: Caller = request.caller or ANYBODY
+        served = [model for model in repository.served() if caller.knows(model.name)]
+        return Response(orjson.dumps(document(described, served, version)))
 
     return [Route("GET", "/openapi.json", describe, Scope.PREDICT, "This description")]
 

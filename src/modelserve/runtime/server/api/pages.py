@@ -137,9 +137,7 @@ class Pages:
         )
 
     def _visible(self, caller: Caller) -> list[Entry]:
-        return [
-            entry for entry in self._repository.entries() if caller.models is None or entry.place.name in caller.models
-        ]
+        return [entry for entry in self._repository.entries() if caller.knows(entry.place.name)]
 
     def _model(self, entry: Entry) -> dict[str, Any]:
         served = entry.served
