@@ -43,7 +43,7 @@ class VertexBackend(Backend):
         Capability.ATTACH: Support.FULL,
         Capability.LOGS: Support.FULL,
         Capability.LIVE_CALLABLE: Support.IMPOSSIBLE,  # code from the network is never run
-        Capability.BATCH: Support.NOT_IMPLEMENTED,
+        Capability.BATCH: Support.FULL,
         Capability.REHEARSAL: Support.FULL,
     }
     options: ClassVar[Mapping[str, str]] = VertexOptions.described()

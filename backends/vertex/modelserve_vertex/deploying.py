@@ -18,6 +18,7 @@ from modelserve.backend.journal import Entry, Journal
 from modelserve.bundle import Bundle
 from modelserve.errors import ConfigError, ModelServeError, NotSupportedError, OverloadedError
 from modelserve_vertex import names, operations, requests, traffic
+from modelserve_vertex.batch import Batches
 from modelserve_vertex.canary import hold
 from modelserve_vertex.errors import status_of
 from modelserve_vertex.operations import StillRunningError
@@ -37,10 +38,18 @@ class Deploying:
     """
 
     def __init__(
-        self, resources: Resources, storage: BundleStorage, recipe: Recipe, *, deadline: float, tell: Tell
+        self,
+        resources: Resources,
+        storage: BundleStorage,
+        batches: Batches,
+        recipe: Recipe,
+        *,
+        deadline: float,
+        tell: Tell,
     ) -> None:
         self._resources = resources
         self._storage = storage
+        self._batches = batches
         self._recipe = recipe
         self._options: VertexOptions = recipe.options
         self._deadline = deadline
@@ -107,7 +116,7 @@ class Deploying:
             self.tidy()
 
     def tidy(self) -> None:
-        """Remove what the model replaced: older deployed models, their registrations, their bundles."""
+        """Remove what the model replaced: older deployed models, their batch jobs, registrations and bundles."""
         recipe = self._recipe
         found = self._resources.endpoint(recipe.endpoint)
         if found is None:
@@ -116,6 +125,7 @@ class Deploying:
             if deployed.id != recipe.deployed_id:
                 self._tell(f"Undeploying {names.short(deployed.model)}")
                 self._resources.undeploy(recipe.endpoint, deployed.id)
+        self._batches.end_others(recipe.model)
         for model in self._resources.models(names.made_for(recipe.name)):
             if model.name != recipe.model:
                 self._resources.remove_model(model.name)

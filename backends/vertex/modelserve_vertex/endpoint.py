@@ -11,11 +11,13 @@ from modelserve.backend import (
     DeploymentSpec,
     Endpoint,
     EndpointStatus,
+    Job,
     Limits,
     ReplyFuture,
     Request,
     Scale,
     Servable,
+    WorkPart,
 )
 from modelserve.backend.preflight import require_passed
 from modelserve.bundle import Bundle
@@ -120,6 +122,10 @@ class VertexEndpoint(Endpoint):
         self._check_open()
         return lines(self._target.google, self._resource)
 
+    def batch(self, name: str, parts: Iterable[WorkPart]) -> Job:
+        self._check_open()
+        return self._target.batches(self.name).start(name, self._found(), parts)
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
@@ -144,6 +150,7 @@ class VertexEndpoint(Endpoint):
         return Deploying(
             target.resources,
             target.storage(self.name),
+            target.batches(self.name),
             target.recipe(self.name, bundle.digest, target.image.ensured(tell)),
             deadline=time.monotonic() + (timeout_s or target.options.deploy_timeout_s),
             tell=tell,
@@ -195,12 +202,12 @@ class VertexEndpoint(Endpoint):
 
     def _wake(self, found: Any, scale: Scale, deadline: float) -> None:
         """Deploy again the model that rests."""
-        resources, meant = self._target.resources, names.marks(found)
-        models = [one for one in resources.models(names.made_for(self.name)) if names.marks(one) == meant]
-        if not models:
+        resources = self._target.resources
+        model = state.registered(resources, found)
+        if model is None:
             raise NotReadyError(f"{self.name!r} rests, and its model is no longer registered. Serve the model again.")
         split = {traffic.INCOMING: 100}
-        request = requests.deploy_model(self._resource, models[0].name, self._target.options, scale, split)
+        request = requests.deploy_model(self._resource, model.name, self._target.options, scale, split)
         resources.wait_deploy(resources.start_deploy(request), deadline, lambda _stage: None)
 
     def _wait_replicas(self, minimum: int, deadline: float) -> None:

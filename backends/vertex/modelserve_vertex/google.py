@@ -78,6 +78,10 @@ class Google:
         return self._client(v1.EndpointServiceClient)
 
     @cached_property
+    def jobs(self) -> Any:
+        return self._client(v1.JobServiceClient)
+
+    @cached_property
     def session(self) -> Any:
         """For services without a client of their own here."""
         return AuthorizedSession(self.credentials)

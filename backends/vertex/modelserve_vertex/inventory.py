@@ -17,6 +17,10 @@ def statuses(target: Target) -> list[EndpointStatus]:
         marks = names.marks(model)
         if marks is not None and marks.deployment not in known:
             left[marks.deployment] = f"model {names.short(model.name)!r}"
+    for job in target.batch_predictions.matching():
+        marks = names.marks(job)
+        if marks is not None and marks.deployment not in known:
+            left.setdefault(marks.deployment, f"batch job {job.display_name!r}")
     for name in target.stored_names():
         if name not in known:
             left.setdefault(name, f"bundles in gs://{target.bucket}")
@@ -26,6 +30,7 @@ def statuses(target: Target) -> list[EndpointStatus]:
 def remove(target: Target, name: str) -> None:
     """Remove everything that was made for one deployment, whatever of it is left. Quiet when there is nothing."""
     resources, endpoint = target.resources, target.endpoint(name)
+    target.batches(name).end_all()
     found = resources.endpoint(endpoint)
     if found is None or names.marks(found) is not None:
         resources.remove_endpoint(endpoint)

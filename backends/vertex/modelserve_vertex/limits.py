@@ -55,6 +55,11 @@ FAMILIES = (*WITH_ACCELERATORS, *ATTACHABLE, *CPU_ONLY)
 #: Refused by the service although its family is known.
 REFUSED_MACHINES = frozenset({"n1-standard-1", "n1-highmem-1", "n1-highcpu-1"})
 
+#: Of what batch prediction reads and writes.
+BATCH_REQUEST_BYTES = 1_000_000  # a request of the service to a container; undocumented, below an endpoint's least
+BATCH_ROWS = 256  # rows that the runtime answers at once
+BATCH_FORMATS = frozenset({"jsonl", "csv", "tf-record", "tf-record-gzip", "bigquery", "file-list"})
+
 LONGEST_DEPLOY_S = 7200
 LONGEST_TIMEOUT_S = 3600
 DISPLAY_NAME_LETTERS = 128

@@ -3,6 +3,7 @@
 deployment "churn"  ──►  endpoint        churn
   bundle + container ──►  model           churn-<12 letters>
   model + machine    ──►  deployed model  <10 digits>
+  work               ──►  batch job       found by its labels: its id is the service's
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ SEPARATOR = "-"
 MADE_HERE = f'labels.modelserve{SEPARATOR}made-by="modelserve"'
 
 _LEAST_ID = 10**9
+_JOB = f"modelserve{SEPARATOR}job"
+_ATTEMPT = f"modelserve{SEPARATOR}attempt"
 
 
 def model_id(name: str, container: Mapping[str, Any]) -> str:
@@ -45,6 +48,30 @@ def marks(resource: Any) -> Marks | None:
 def made_for(name: str) -> str:
     """The filter that finds what was made for one deployment."""
     return f'labels.modelserve{SEPARATOR}deployment="{name}"'
+
+
+def job_labels(job: str, attempt: str) -> dict[str, str]:
+    """What a batch job carries beside its model's labels, since the service gives it an id of its own.
+
+    Args:
+        attempt: Of this one call, by which it finds what it made even if it never heard the answer.
+    """
+    return {_JOB: job, _ATTEMPT: attempt}
+
+
+def job(resource: Any) -> str:
+    """The name by which a batch job was asked for."""
+    return str(resource.labels[_JOB])
+
+
+def attempt(resource: Any) -> str:
+    """The filter that finds the batch job that this call creates, and no other."""
+    return f'labels.{_ATTEMPT}="{resource.labels[_ATTEMPT]}"'
+
+
+def made_for_job(name: str, job: str) -> str:
+    """The filter that finds the batch job `job` of one deployment."""
+    return f'{made_for(name)} AND labels.{_JOB}="{job}"'
 
 
 def short(resource: str) -> str:

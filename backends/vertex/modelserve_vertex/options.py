@@ -83,6 +83,15 @@ class VertexOptions(Options):
         1800.0, description="Longest time for a replica to become healthy, at most 7200. Default: 1800."
     )
 
+    batch_machine_type: str = Field(
+        "",
+        description="Machine of each replica of a batch job, without accelerators of machine_type's. "
+        "Default: as machine_type, with its accelerators.",
+    )
+    batch_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="Replicas of a batch job; their number stays as it is until the job ends. Default: 1."
+    )
+
     service_account: str = Field(
         "", description="Service account that the container runs as. Default: the service agent's own."
     )

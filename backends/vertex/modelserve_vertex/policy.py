@@ -11,6 +11,11 @@ from modelserve_vertex.options import VertexOptions
 
 #: Of whoever runs modelserve.
 CALLER = (
+    "aiplatform.batchPredictionJobs.cancel",
+    "aiplatform.batchPredictionJobs.create",
+    "aiplatform.batchPredictionJobs.delete",
+    "aiplatform.batchPredictionJobs.get",
+    "aiplatform.batchPredictionJobs.list",
     "aiplatform.endpoints.create",
     "aiplatform.endpoints.delete",
     "aiplatform.endpoints.deploy",
@@ -47,8 +52,9 @@ def permissions(options: VertexOptions) -> dict[str, Any]:
         "service_agent": {
             "member": f"serviceAccount:{_AGENT}",
             "roles": ["roles/aiplatform.serviceAgent"],
-            "note": "Granted by Google with the API. It pulls the image and copies the bundle; an image or a bucket of "
-            "another project needs roles/artifactregistry.reader and roles/storage.objectViewer there.",
+            "note": "Granted by Google with the API. It pulls the image, copies the bundle, and reads and writes the "
+            "files of batch jobs; an image or a bucket of another project needs roles/artifactregistry.reader and "
+            "roles/storage.objectUser there.",
         },
         "predicting": {"includedPermissions": ["aiplatform.endpoints.predict"]},
     }

@@ -66,15 +66,13 @@ def deploy_model(
     endpoint: str, model: str, options: VertexOptions, scale: Scale, split: Mapping[str, int]
 ) -> v1.DeployModelRequest:
     """The model onto an endpoint; `split` is the traffic from then on, "0" being the model that is deployed."""
-    hardware = v1.MachineSpec(machine_type=options.machine_type)
-    if options.accelerator_type:
-        hardware.accelerator_type = accelerator(options.accelerator_type)
-        hardware.accelerator_count = options.accelerator_count
     deployed = v1.DeployedModel(
         id=names.deployed_id(names.short(model), machine(options)),
         model=model,
         display_name=names.short(endpoint),
-        dedicated_resources=v1.DedicatedResources(machine_spec=hardware, spot=options.spot, **_replicas(scale)),
+        dedicated_resources=v1.DedicatedResources(
+            machine_spec=_hardware(options), spot=options.spot, **_replicas(scale)
+        ),
         service_account=options.service_account,
         disable_container_logging=not options.container_logging,
         enable_access_logging=options.access_logging,
@@ -107,6 +105,40 @@ def undeploy_model(endpoint: str, deployed_id: str, split: Mapping[str, int]) ->
     return v1.UndeployModelRequest(endpoint=endpoint, deployed_model_id=deployed_id, traffic_split=dict(split))
 
 
+def batch_job(
+    parent: str,
+    options: VertexOptions,
+    *,
+    model: Any,
+    display_name: str,
+    labels: Mapping[str, str],
+    input_uri: str,
+    output_uri: str,
+    batch_rows: int,
+) -> v1.CreateBatchPredictionJobRequest:
+    """A registered model over JSON lines in storage; `batch_rows` of them are sent to a container at once."""
+    machines = v1.BatchDedicatedResources(
+        machine_spec=_hardware(options, options.batch_machine_type),
+        starting_replica_count=options.batch_replicas,
+        # Said outright: left out, it would be 10, and the number of replicas is ours to choose.
+        max_replica_count=options.batch_replicas,
+    )
+    job = v1.BatchPredictionJob(
+        display_name=display_name,
+        model=model.name,
+        labels=dict(labels),
+        input_config={"instances_format": "jsonl", "gcs_source": {"uris": [input_uri]}},
+        output_config={"predictions_format": "jsonl", "gcs_destination": {"output_uri_prefix": output_uri}},
+        dedicated_resources=machines,
+        manual_batch_tuning_parameters={"batch_size": batch_rows},
+        service_account=options.service_account,
+        disable_container_logging=not options.container_logging,
+    )
+    if options.kms_key:
+        job.encryption_spec = v1.EncryptionSpec(kms_key_name=options.kms_key)
+    return v1.CreateBatchPredictionJobRequest(parent=parent, batch_prediction_job=job)
+
+
 def accelerator(name: str) -> Any:
     """The accelerator called `name`.
 
@@ -131,6 +163,15 @@ def scale_of(deployed: Any) -> Scale:
             target, unit = by_metric[spec.metric_name]
             return Scale(minimum, maximum, **{target: spec.target / unit})
     return Scale(minimum, maximum)
+
+
+def _hardware(options: VertexOptions, other: str = "") -> Any:
+    """The machine of a replica; `other` is one that is chosen for it, without attached accelerators."""
+    hardware = v1.MachineSpec(machine_type=other or options.machine_type)
+    if options.accelerator_type and not other:
+        hardware.accelerator_type = accelerator(options.accelerator_type)
+        hardware.accelerator_count = options.accelerator_count
+    return hardware
 
 
 def _reached(endpoint: Any, options: VertexOptions) -> None:

@@ -25,6 +25,16 @@ def answering(endpoint: Any) -> Any | None:
     return max(endpoint.deployed_models, key=lambda deployed: split.get(deployed.id, 0), default=None)
 
 
+def registered(resources: Resources, endpoint: Any) -> Any | None:
+    """The registered model that an endpoint answers with, or would if it did not rest."""
+    deployed = answering(endpoint)
+    if deployed is not None:
+        return resources.model(deployed.model.partition("@")[0])
+    meant = names.marks(endpoint)
+    models = resources.models(names.made_for(names.short(endpoint.name)))
+    return next((model for model in models if names.marks(model) == meant), None)
+
+
 def available(deployed: Any) -> int:
     """How many of its replicas answer now."""
     return int(deployed.status.available_replica_count)

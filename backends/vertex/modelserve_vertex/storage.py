@@ -1,6 +1,7 @@
 """Bundles in Cloud Storage, each in a folder of its deployment named by its digest.
 
-gs://<bucket>/modelserve/<name>/<digest>/{model.onnx, ..., manifest.json}
+    gs://<bucket>/modelserve/<name>/<digest>/{model.onnx, ..., manifest.json}
+                                    jobs/        of batch prediction, `batch/files.py`
 
 The manifest goes last, and nothing is ever written over: its presence says that the bundle is whole.
 """
@@ -20,11 +21,17 @@ from modelserve_vertex.errors import asking
 from modelserve_vertex.google import Google
 
 _FOLDER = "modelserve"
+_JOBS = "jobs"
 
 
 def uri(bucket: str, name: str, digest: str) -> str:
     """Where the bundle of this digest lies, or will lie, for the deployment `name`."""
     return f"gs://{bucket}/{_FOLDER}/{name}/{digest}"
+
+
+def jobs_folder(name: str) -> str:
+    """Below which the files of a deployment's batch jobs lie."""
+    return f"{_FOLDER}/{name}/{_JOBS}/"
 
 
 def deployments(google: Google, bucket: str) -> list[str]:
@@ -82,7 +89,8 @@ class BundleStorage:
             blobs = self._google.storage.list_blobs(
                 self._bucket_name, prefix=f"{self._folder}/", **self._google.reading
             )
-            return sorted({blob.name.removeprefix(f"{self._folder}/").partition("/")[0] for blob in blobs})
+            found = {blob.name.removeprefix(f"{self._folder}/").partition("/")[0] for blob in blobs}
+            return sorted(found - {_JOBS})
         return []
 
     def remove(self, digest: str) -> None:

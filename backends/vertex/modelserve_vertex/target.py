@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from modelserve_vertex import storage
+from modelserve_vertex.batch import Batches, BatchPredictions
 from modelserve_vertex.google import Google
 from modelserve_vertex.images import RuntimeImage
 from modelserve_vertex.options import VertexOptions
@@ -24,6 +25,10 @@ class Target:
     def resources(self) -> Resources:
         return Resources(self.google, self.options)
 
+    @cached_property
+    def batch_predictions(self) -> BatchPredictions:
+        return BatchPredictions(self.google, self.resources, self.options.poll_s)
+
     @property
     def bucket(self) -> str:
         return self.options.bucket or f"{self.google.project}-modelserve-{self.options.region}"
@@ -36,6 +41,10 @@ class Target:
     def storage(self, name: str) -> BundleStorage:
         """The bundles of one deployment."""
         return BundleStorage(self.google, self.bucket, name)
+
+    def batches(self, name: str) -> Batches:
+        """The batch jobs of one deployment."""
+        return Batches(self.batch_predictions, self.options, bucket=self.bucket, deployment=name)
 
     def stored_names(self) -> list[str]:
         """The deployments that have bundles in the bucket."""

@@ -67,7 +67,7 @@ class Job(ABC):
         """The answers to a part's lines, in any order, once the job is completed.
 
         Raises:
-            DeploymentNotFoundError: the part was not among its work.
+            DeploymentNotFoundError: the part was not among its work, or was not answered whole.
         """
 
     @abstractmethod

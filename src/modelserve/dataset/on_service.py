@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -75,13 +75,15 @@ class ServiceEngine:
         self, plan: Plan, done: Mapping[int, Entry], *, start: int, tally: Tally, waiting: Callable[[], None]
     ) -> Generator[Part, None, None]:
         """As every engine's; the job is deleted when all of them were taken."""
-        name = _job_name(self._endpoint.status().digest, plan)
+        name, made = _job_name(self._endpoint.status().digest, plan), set(done)
         for attempt in range(2):
-            job = self._followed(name, plan, done, start, tally, waiting)
+            job = self._followed(name, plan, made, start, tally, waiting)
             try:
-                yield from self._collected(job, plan, done, start, tally)
+                for part in self._collected(job, plan, made, start, tally):
+                    made.add(part.number)
+                    yield part
             except DeploymentNotFoundError:
-                # Begun when more parts were there than now are; the ones that are missing are asked for anew.
+                # Begun when more parts were there than now are, or not answered whole: the rest is asked for anew.
                 if attempt:
                     raise
                 job.delete()
@@ -93,7 +95,7 @@ class ServiceEngine:
         self,
         name: str,
         plan: Plan,
-        done: Mapping[int, Entry],
+        done: Container[int],
         start: int,
         tally: Tally,
         waiting: Callable[[], None],
@@ -118,7 +120,7 @@ class ServiceEngine:
         return job
 
     def _work(
-        self, plan: Plan, done: Mapping[int, Entry], start: int, tally: Tally, waiting: Callable[[], None]
+        self, plan: Plan, done: Container[int], start: int, tally: Tally, waiting: Callable[[], None]
     ) -> Iterator[WorkPart]:
         """The rows of the missing parts, as far as they fit the model."""
         outputs = [spec.name for spec in plan.shape.outputs]
@@ -133,7 +135,7 @@ class ServiceEngine:
             if lines:
                 yield WorkPart(number, b"\n".join([*lines, b""]))
 
-    def _collected(self, job: Job, plan: Plan, done: Mapping[int, Entry], start: int, tally: Tally) -> Iterator[Part]:
+    def _collected(self, job: Job, plan: Plan, done: Container[int], start: int, tally: Tally) -> Iterator[Part]:
         for number, some in self._missing(plan, done, start):
             rows = PartRows(number, number * plan.boundaries.part_rows, plan.shape)
             answers: row_lines.Answers | None = None
@@ -157,7 +159,7 @@ class ServiceEngine:
             yield part
 
     def _missing(
-        self, plan: Plan, done: Mapping[int, Entry], start: int
+        self, plan: Plan, done: Container[int], start: int
     ) -> Iterator[tuple[int, Iterator[tuple[Piece, Fed]]]]:
         """The batches of each part that is not there yet, as tensors."""
         chunks = plan.source.chunks(plan.wanted, start=start, chunk_rows=plan.chunk_rows)

@@ -1,8 +1,10 @@
 """Vertex AI on this machine: one core of state and real containers, which a REST and a gRPC front answer for.
 
-REST ─┐                      ┌─ Models ── Objects (Cloud Storage)
-      ├─► call(name, request)┼─ Endpoints ── Fleet of containers: python -m modelserve.runtime under AIP_*
-gRPC ─┘    faults, validation└─ Operations
+    REST ─┐                       ┌─ Models, Operations ── Objects (Cloud Storage)
+          ├─► call(name, request) ┼─ Endpoints ─ DeployedModels ─┐
+    gRPC ─┘   faults, validation  └─ BatchJobs ──────────────────┴─ Fleets of containers
+
+A container is `python -m modelserve.runtime` under AIP_*.
 """
 
 from __future__ import annotations
@@ -16,8 +18,11 @@ from modelserve.standin.faults import Failing, Fault, Faults, Interrupted, NotYe
 from modelserve.standin.fleet import Fleet
 from modelserve_vertex import names
 from modelserve_vertex.rehearsal.containers import container_spec
+from modelserve_vertex.rehearsal.deployed_models import DeployedModels
 from modelserve_vertex.rehearsal.door import Door
 from modelserve_vertex.rehearsal.endpoints import PROJECT_NUMBER, Endpoints
+from modelserve_vertex.rehearsal.fleets import Fleets
+from modelserve_vertex.rehearsal.jobs import BatchJobs
 from modelserve_vertex.rehearsal.models import Models
 from modelserve_vertex.rehearsal.neighbours import Neighbours
 from modelserve_vertex.rehearsal.operations import Operations
@@ -44,10 +49,13 @@ class VertexCloud:
         self.objects = Objects()
         self.objects.add_bucket(bucket, region)
         self.models = Models(self.operations, self.objects, self._has_image, self._users)
-        self.endpoints = Endpoints(self.operations, self.models, self.quota, self._open_fleet)
-        self.door = Door(self.endpoints, self.models)
+        self.fleets = Fleets(self._open_fleet)
+        self.endpoints = Endpoints(self.operations, self.fleets)
+        self.deployed = DeployedModels(self.operations, self.endpoints, self.models, self.fleets, self.quota)
+        self.jobs = BatchJobs(self.operations, self.models, self.objects, self.fleets, self.faults)
+        self.door = Door(self.endpoints, self.models, self.fleets)
         self.storage = StorageApi(self.objects)
-        self.neighbours = Neighbours(self.endpoints)
+        self.neighbours = Neighbours(self.fleets)
         self._startup_s = startup_s
         self._handlers = self._collected()
 
@@ -87,25 +95,27 @@ class VertexCloud:
 
     def leftovers(self) -> list[str]:
         """Everything that exists: resources, objects, containers."""
-        found = [one.name for one in (*self.models.all, *self.endpoints.all)]
+        found = [one.name for one in (*self.models.all, *self.endpoints.all, *self.jobs.all)]
         for bucket in self.objects.regions:
             found += [f"gs://{bucket}/{name}" for name in self.objects.names(bucket)]
-        found += [f"container {container.name}" for fleet in self._fleets() for container in fleet.containers]
+        found += [f"container {container.name}" for fleet in self._all_fleets() for container in fleet.containers]
         return sorted(found)
 
     def close(self) -> None:
         """End every container. Quiet when called twice."""
-        self.endpoints.close()  # so that no operation waits for containers to become ready
+        self.fleets.close()  # so that no operation waits for containers to become ready
         self.operations.close()
-        self.endpoints.close()
+        self.jobs.close()
+        self.fleets.close()
         self.objects.close()
 
-    def _fleets(self) -> list[Fleet]:
-        return [fleet for name in self.endpoints.known for fleet in self.endpoints.fleets(name)]
+    def _all_fleets(self) -> list[Fleet]:
+        return [fleet for owner in self.fleets.owners for fleet in self.fleets.of(owner)]
 
     def _collected(self) -> Mapping[str, Callable[[Any], Any]]:
         """Handlers by the name of their method in the API."""
-        models, endpoints, operations = self.models, self.endpoints, self.operations
+        models, endpoints, deployed, jobs = self.models, self.endpoints, self.deployed, self.jobs
+        operations = self.operations
         return {
             "UploadModel": models.upload_model,
             "GetModel": models.get_model,
@@ -116,9 +126,14 @@ class VertexCloud:
             "ListEndpoints": endpoints.list_endpoints,
             "UpdateEndpoint": endpoints.update_endpoint,
             "DeleteEndpoint": endpoints.delete_endpoint,
-            "DeployModel": endpoints.deploy_model,
-            "MutateDeployedModel": endpoints.mutate_deployed_model,
-            "UndeployModel": endpoints.undeploy_model,
+            "DeployModel": deployed.deploy_model,
+            "MutateDeployedModel": deployed.mutate_deployed_model,
+            "UndeployModel": deployed.undeploy_model,
+            "CreateBatchPredictionJob": jobs.create_batch_prediction_job,
+            "GetBatchPredictionJob": jobs.get_batch_prediction_job,
+            "ListBatchPredictionJobs": jobs.list_batch_prediction_jobs,
+            "CancelBatchPredictionJob": jobs.cancel_batch_prediction_job,
+            "DeleteBatchPredictionJob": jobs.delete_batch_prediction_job,
             "GetOperation": operations.get,
             "ListOperations": operations.list,
             "CancelOperation": operations.cancel,
@@ -128,18 +143,18 @@ class VertexCloud:
         return self.images is None or reference in self.images
 
     def _users(self, model: str) -> list[str]:
-        return self.endpoints.users(model)
+        return [*self.endpoints.users(model), *self.jobs.users(model)]
 
-    def _open_fleet(self, endpoint: str, deployed: Any, model: Any) -> Fleet:
+    def _open_fleet(self, owner: str, deployed: Any, model: Any) -> Fleet:
         spec = container_spec(
-            endpoint,
+            owner,
             deployed,
             model,
             project_number=PROJECT_NUMBER,
             storage_uri=self.models.storage_uri(model),
             storage_address=self.address,
         )
-        name = f"{names.short(endpoint)}-{deployed.id}"
+        name = f"{names.short(owner)}-{deployed.id}"
         startup_s = min(self._startup_s, float(model.container_spec.deployment_timeout.seconds or self._startup_s))
         return Fleet(name, spec, startup_s=startup_s, switches=lambda: self.faults.switches)
 

@@ -23,6 +23,7 @@ from modelserve_vertex.limits import KIND_LIMITS, KindLimits
 from modelserve_vertex.options import EndpointKind
 from modelserve_vertex.rehearsal.containers import routes
 from modelserve_vertex.rehearsal.endpoints import Endpoints
+from modelserve_vertex.rehearsal.fleets import Fleets
 from modelserve_vertex.rehearsal.models import Models
 
 #: Used where an endpoint has none of its own; a third party's note, to be seen live.
@@ -48,9 +49,10 @@ class Door:
         requests_per_minute: Of all shared endpoints together; None where the documented quota counts.
     """
 
-    def __init__(self, endpoints: Endpoints, models: Models) -> None:
+    def __init__(self, endpoints: Endpoints, models: Models, fleets: Fleets) -> None:
         self._endpoints = endpoints
         self._models = models
+        self._fleets = fleets
         self._lock = threading.Lock()
         self._counted: dict[int, int] = {}
         self.requests_per_minute: int | None = None
@@ -111,7 +113,9 @@ class Door:
     def _forwarded(self, chosen: Chosen, body: bytes, content_type: str) -> Answered:
         path, _ = routes(chosen.endpoint.name, chosen.deployed.id, chosen.model.container_spec)
         timeout_s = _timeout_s(chosen)
-        fleet = self._endpoints.fleet(chosen.endpoint.name, chosen.deployed.id)
+        fleet = self._fleets.find(chosen.endpoint.name, chosen.deployed.id)
+        if fleet is None:
+            raise google_errors.ServiceUnavailable(f"DeployedModel {chosen.deployed.id} has just been undeployed.")
         try:
             answered = fleet.forward("POST", path, {"content-type": content_type}, body, timeout_s)
         except httpx.TimeoutException as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 from google.longrunning import operations_pb2
 
-SERVICES = ("model_service", "endpoint_service", "prediction_service")
+SERVICES = ("model_service", "endpoint_service", "prediction_service", "job_service")
 _TRANSPORTS = "google.cloud.aiplatform_v1.services.{}.transports"
 _HOLE = re.compile(r"\{(?P<name>[\w.]+)(=(?P<pattern>[^}]*))?\}")
 

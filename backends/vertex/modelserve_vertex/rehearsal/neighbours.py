@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from modelserve.standin.loopback import Answered, Exchange
-from modelserve_vertex.rehearsal.endpoints import Endpoints
+from modelserve_vertex.rehearsal.fleets import Fleets
 
 _LOGS = "/v2/entries:list"
 _PERMISSIONS = re.compile(r"/v1/projects/(?P<project>[^/]+):testIamPermissions")
@@ -22,8 +22,8 @@ class Neighbours:
         denied: Permissions that the caller has not.
     """
 
-    def __init__(self, endpoints: Endpoints) -> None:
-        self._endpoints = endpoints
+    def __init__(self, fleets: Fleets) -> None:
+        self._fleets = fleets
         self.denied: set[str] = set()
 
     def operation(self, exchange: Exchange) -> str | None:
@@ -49,9 +49,9 @@ class Neighbours:
         wanted = "" if match is None else match["id"]
         entries = [
             {"textPayload": line, "severity": "ERROR", "labels": {"replica_id": replica}}
-            for name in self._endpoints.known
+            for name in self._fleets.owners
             if name.rpartition("/")[2] == wanted
-            for fleet in self._endpoints.fleets(name)
+            for fleet in self._fleets.of(name)
             for replica, lines in fleet.logs().items()
             for line in lines
         ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from modelserve.backend import Rehearsal
 from modelserve.errors import DeploymentNotFoundError
 from modelserve.standin.loopback import LoopbackServer, answering
+from modelserve_vertex import state
 from modelserve_vertex.backend import VertexBackend
 from modelserve_vertex.options import VertexOptions
 from modelserve_vertex.rehearsal.cloud import VertexCloud
@@ -33,7 +36,7 @@ class VertexRehearsal(Rehearsal):
         self.cloud = VertexCloud(bucket=bucket, region=options.region)
         self.cloud.images = images
         self._server = LoopbackServer(answering(RestFront(self.cloud))).start()
-        self.cloud.address = self.cloud.endpoints.address = self._server.url
+        self.cloud.address = self.cloud.deployed.address = self._server.url
         self.options = {
             **options.model_dump(exclude_defaults=True, mode="json"),
             "project": project,
@@ -55,10 +58,12 @@ class VertexRehearsal(Rehearsal):
 
     def kill_replica(self, name: str) -> None:
         for endpoint in self.cloud.endpoints.all:
-            if endpoint.name.endswith(f"/endpoints/{name}"):
-                for deployed in endpoint.deployed_models:
-                    self.cloud.endpoints.fleet(endpoint.name, deployed.id).kill_one()
-                    return
+            if endpoint.name.endswith(f"/endpoints/{name}") and endpoint.deployed_models:
+                deployed: Any = state.answering(endpoint)
+                fleet = self.cloud.fleets.find(endpoint.name, deployed.id)
+                assert fleet is not None
+                fleet.kill_one()
+                return
         raise DeploymentNotFoundError(f"Nothing runs under the name {name!r}.")
 
     def close(self) -> None:

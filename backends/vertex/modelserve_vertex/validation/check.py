@@ -25,6 +25,12 @@ _RESOURCES = {
     "PredictRequest.endpoint": "endpoint",
     "RawPredictRequest.endpoint": "endpoint",
     "StreamRawPredictRequest.endpoint": "endpoint",
+    "CreateBatchPredictionJobRequest.parent": "location",
+    "ListBatchPredictionJobsRequest.parent": "location",
+    "GetBatchPredictionJobRequest.name": "batch_prediction_job",
+    "CancelBatchPredictionJobRequest.name": "batch_prediction_job",
+    "DeleteBatchPredictionJobRequest.name": "batch_prediction_job",
+    "BatchPredictionJob.model": "model",
     "DeployedModel.shared_resources": "deployment_resource_pool",
 }
 #: Set by whoever asks, although the service writes it: to name a resource, and to say which state of it is meant.

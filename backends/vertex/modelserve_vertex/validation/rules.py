@@ -80,6 +80,36 @@ def _deploy_model(request: Any) -> Found:
         yield from _dedicated(deployed.dedicated_resources, "deployed_model.dedicated_resources.")
 
 
+def _create_batch_prediction_job(request: Any) -> Found:
+    job = request.batch_prediction_job
+    yield from _described(job, "batch_prediction_job", _region(request.parent))
+    if bool(job.model) == job.HasField("unmanaged_container_model"):
+        yield "batch_prediction_job.model", "exactly one of model and unmanaged_container_model is given"
+    if job.input_config.WhichOneof("source") is None:
+        yield "batch_prediction_job.input_config", "has no source"
+    if job.output_config.WhichOneof("destination") is None:
+        yield "batch_prediction_job.output_config", "has no destination"
+    inputs, output = job.input_config.gcs_source.uris, job.output_config.gcs_destination.output_uri_prefix
+    for uri in filter(None, [*inputs, output]):
+        if not uri.startswith("gs://"):
+            yield "batch_prediction_job", f"{uri!r} is not in Cloud Storage (gs://)"
+    for where, told in (("input_config.instances_format", job.input_config.instances_format),
+                        ("output_config.predictions_format", job.output_config.predictions_format)):  # fmt: skip
+        if told not in limits.BATCH_FORMATS:
+            yield f"batch_prediction_job.{where}", f"{told!r} is unknown; known are {sorted(limits.BATCH_FORMATS)}"
+    if job.HasField("dedicated_resources"):
+        yield from _batch_machines(job.dedicated_resources, "batch_prediction_job.dedicated_resources.")
+    elif job.HasField("manual_batch_tuning_parameters"):
+        yield "batch_prediction_job.manual_batch_tuning_parameters", "goes with dedicated_resources only"
+
+
+def _batch_machines(resources: Any, path: str) -> Found:
+    yield from _machine(resources.machine_spec, f"{path}machine_spec.")
+    starting, most = resources.starting_replica_count, resources.max_replica_count
+    if most and starting > most:
+        yield f"{path}starting_replica_count", f"{starting} is above max_replica_count {most}"
+
+
 def _undeploy_model(request: Any) -> Found:
     yield from _split(request.traffic_split, "traffic_split")
     if "0" in request.traffic_split:
@@ -210,6 +240,7 @@ RULES: Mapping[str, Callable[[Any], Found]] = {
     "CreateEndpointRequest": _create_endpoint,
     "DeployModelRequest": _deploy_model,
     "UndeployModelRequest": _undeploy_model,
+    "CreateBatchPredictionJobRequest": _create_batch_prediction_job,
     "UpdateEndpointRequest": _update_endpoint,
     "MutateDeployedModelRequest": _mutate_deployed_model,
 }

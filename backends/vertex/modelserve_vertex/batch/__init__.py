@@ -1,0 +1,10 @@
+"""Data sets through Vertex AI's batch prediction: jobs of their own on the deployment's registered model.
+
+batches.py ── files.py, service.py     a job is begun, found again, ended
+job.py ── answers.py                   how it is, and what it answered
+"""
+
+from modelserve_vertex.batch.batches import Batches
+from modelserve_vertex.batch.service import BatchPredictions
+
+__all__ = ["BatchPredictions", "Batches"]
