@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modelserve.backend import Backend, Capability, JobState, Support, WorkPart
+from modelserve.backend import Backend, Capability, JobState, WorkPart
 from modelserve.bundle import Bundle
 from modelserve.dataset import on_service
-from modelserve.deployment import Deployment
 from modelserve.errors import DeploymentNotFoundError, TooManyFailuresError
 from modelserve.session import Session
 from modelserve.testing import models
+from modelserve.testing.conformance.comparing import Serve, needs
 from modelserve.testing.place import Place
-
-_Serve: TypeAlias = Callable[..., Deployment]
 
 _ROWS = 300
 
@@ -30,9 +28,7 @@ class BatchConformance:
 
     @pytest.fixture
     def batching(self, backend: Backend) -> None:
-        support = backend.supports(Capability.BATCH)
-        if support is not Support.FULL:
-            pytest.skip(f"{backend.name} declares 'batch' {support.value}")
+        needs(backend, Capability.BATCH)
 
     @pytest.fixture
     def small_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +37,7 @@ class BatchConformance:
         monkeypatch.setattr(on_service, "_BATCH_ROWS", 64)
 
     @pytest.mark.usefixtures("batching", "small_parts")
-    def test_a_data_set_is_answered_by_the_batch_service(self, serve: _Serve, place: Place, tmp_path: Path) -> None:
+    def test_a_data_set_is_answered_by_the_batch_service(self, serve: Serve, place: Place, tmp_path: Path) -> None:
         bundle, x = models.linear(), _values()
         deployment = serve(bundle)
         before = list(place.leftovers())
@@ -58,7 +54,7 @@ class BatchConformance:
 
     @pytest.mark.usefixtures("batching")
     @pytest.mark.parametrize("make", [models.mlp, models.two_inputs, models.text])
-    def test_every_kind_of_value_comes_back(self, serve: _Serve, tmp_path: Path, make: Callable[[], Bundle]) -> None:
+    def test_every_kind_of_value_comes_back(self, serve: Serve, tmp_path: Path, make: Callable[[], Bundle]) -> None:
         bundle = make()
         names = [spec.name for spec in bundle.signature.outputs]
         source = {name: np.concatenate([array] * 3) for name, array in bundle.example().items()}
@@ -69,7 +65,7 @@ class BatchConformance:
             _assert_close(found[name], wanted[name])
 
     @pytest.mark.usefixtures("batching")
-    def test_a_row_that_fails_costs_no_other(self, serve: _Serve, tmp_path: Path) -> None:
+    def test_a_row_that_fails_costs_no_other(self, serve: Serve, tmp_path: Path) -> None:
         index = np.arange(40) % 4
         index[[3, 17]] = 99
         report = serve(models.picky()).predict_dataset({"index": index}, tmp_path / "out")
@@ -80,7 +76,7 @@ class BatchConformance:
         assert _result(tmp_path / "out")["value"].to_pylist() == [float(one) for one in index if one != 99]
 
     @pytest.mark.usefixtures("batching")
-    def test_a_job_goes_on_without_its_caller_and_is_found_again(self, serve: _Serve, place: Place) -> None:
+    def test_a_job_goes_on_without_its_caller_and_is_found_again(self, serve: Serve, place: Place) -> None:
         bundle = models.linear()
         endpoint = serve(bundle)._endpoint  # noqa: SLF001  # jobs are below what a deployment shows
         line = b'{"$row":[0,0],"inputs":{"x":[1,2,3,4]},"outputs":["y"]}\n'
@@ -100,7 +96,7 @@ class BatchConformance:
         assert len(place.leftovers()) < before or not before
 
     @pytest.mark.usefixtures("batching", "small_parts")
-    def test_a_stopped_run_goes_on_with_its_job(self, serve: _Serve, place: Place, tmp_path: Path) -> None:
+    def test_a_stopped_run_goes_on_with_its_job(self, serve: Serve, place: Place, tmp_path: Path) -> None:
         index = np.arange(400) % 4
         index[::10] = 99
         deployment = serve(models.picky())
@@ -113,7 +109,7 @@ class BatchConformance:
         assert list(place.leftovers()) == before
 
     @pytest.mark.usefixtures("batching")
-    def test_delete_takes_jobs_along(self, serve: _Serve, place: Place) -> None:
+    def test_delete_takes_jobs_along(self, serve: Serve, place: Place) -> None:
         before = list(place.leftovers())
         deployment = serve(models.linear())
         line = b'{"$row":[0,0],"inputs":{"x":[1,2,3,4]},"outputs":["y"]}\n'
@@ -122,7 +118,7 @@ class BatchConformance:
         assert list(place.leftovers()) == before
 
     @pytest.mark.usefixtures("batching")
-    def test_work_that_cannot_be_sent_leaves_nothing(self, serve: _Serve, place: Place) -> None:
+    def test_work_that_cannot_be_sent_leaves_nothing(self, serve: Serve, place: Place) -> None:
         deployment = serve(models.linear())
         before = list(place.leftovers())
 
