@@ -15,15 +15,10 @@ However: SIGKILL, SIGSEGV, SIGABRT, SIGSTOP, exit in native code, out of memory.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,106 +30,14 @@ from modelserve import wire
 from modelserve.bundle import LiveCallable
 from modelserve.errors import (
     DeadlineError,
-    DeploymentClosedError,
-    ForkedProcessError,
     ModelServeError,
-    OutOfMemoryError,
-    OverloadedError,
     PoisonedRequestError,
     WorkerStartError,
 )
 from modelserve.runtime import PoolSettings, WorkerPool
-from modelserve.tensors import Array, Signature, TensorSpec
+from modelserve.tensors import Array
 from modelserve.testing import models
-
-SIGNATURE = Signature((TensorSpec("x", "float32", ("batch", 2)),), (TensorSpec("y", "float32", ("batch", 2)),))
-
-
-def live(function: Callable[[Any], Any], *, rows_independent: bool = False) -> LiveCallable:
-    function.__module__ = "__main__"  # by value: workers do not have this module
-    return LiveCallable(cloudpickle.dumps(function), SIGNATURE, "It is a test.", rows_independent)
-
-
-def predict(pool: WorkerPool, x: Array, timeout_s: float | None = None) -> Array:
-    reply = pool.submit(wire.encode_request({"x": x}), len(x), timeout_s).result()
-    return wire.decode(wire.reply_layout(reply.header), reply.body)["y"]
-
-
-def children() -> set[int]:
-    """All processes below this one."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError):
-                continue
-    found = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {os.getpid()}
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "It did not come true in time."
-        threading.Event().wait(0.01)
-
-
-# What a process does to itself, as source text.
-HOWS = {
-    "SIGKILL": "os.kill(os.getpid(), 9)",
-    "SIGSEGV": "__import__('ctypes').string_at(0)",
-    "SIGSTOP": "os.kill(os.getpid(), 19)",
-    "exit in native code": "__import__('ctypes').CDLL(None)._exit(7)",
-}
-
-
-def _do(how: str, pid: int) -> None:
-    """The same, from outside."""
-    number = {"SIGSEGV": signal.SIGSEGV, "SIGSTOP": signal.SIGSTOP}.get(how, signal.SIGKILL)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def _strike(pool: WorkerPool, how: str, stop: threading.Event) -> None:
-    """Hit some workers, whatever stage they are in; not so often that none could ever start."""
-    for strike in range(5):
-        if stop.wait(1.5 if pool.settings.start == "spawn" else 0.25):
-            return
-        living = [member.handle.pid for crew in list(pool._roster.crews) for member in list(crew.members)]
-        pids = [pid for pid in living if pid]
-        if pids:
-            _do(how, pids[strike % len(pids)])
-
-
-@pytest.fixture
-def small_group() -> Iterator[Path]:
-    """A control group with little memory, where this machine lets us make one."""
-    folder = Path("/sys/fs/cgroup/memory/modelserve-test")
-    try:
-        folder.mkdir()
-        (folder / "memory.limit_in_bytes").write_text(str(300 << 20))
-    except OSError as error:
-        pytest.skip(f"No control group can be made here: {error}")
-    yield folder
-    wait_until(lambda: not (folder / "cgroup.procs").read_text())
-    folder.rmdir()
-
-
-@pytest.fixture(params=["zygote", "spawn"])
-def start(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def before() -> Iterator[set[int]]:
-    """Whatever the test does, it leaves no process and no descriptor behind."""
-    processes, descriptors = children(), len(list(Path("/proc/self/fd").iterdir()))
-    yield processes
-    wait_until(lambda: children() <= processes)
-    wait_until(lambda: gc.collect() >= 0 and len(list(Path("/proc/self/fd").iterdir())) <= descriptors)
+from modelserve.testing.pools import HOWS, SIGNATURE, children, command_of, hit, live, predict, strike, wait_until
 
 
 @pytest.mark.usefixtures("before")
@@ -261,7 +164,7 @@ class TestDeaths:
             x = np.ones((1, 4), np.float32)
             expected = predict(pool, x)
             workers = {worker.pid for worker in pool.status().workers}
-            zygote = next(pid for pid in children() if pid not in workers and "zygote" in _command(pid))
+            zygote = next(pid for pid in children() if pid not in workers and "zygote" in command_of(pid))
             os.kill(zygote, signal.SIGKILL)
             for _ in range(20):
                 assert np.array_equal(predict(pool, x), expected)
@@ -348,7 +251,7 @@ class TestDeaths:
                     wrong.append(answer)
 
         caller = threading.Thread(target=ask)
-        killer = threading.Thread(target=_strike, args=(pool, how, stop))
+        killer = threading.Thread(target=strike, args=(pool, how, stop))
         try:
             caller.start()
             killer.start()
@@ -372,7 +275,7 @@ class TestDeaths:
         stop = threading.Event()
         old = predict(pool, x)
         seen: list[Array] = []
-        killer = threading.Thread(target=_strike, args=(pool, how, stop))
+        killer = threading.Thread(target=strike, args=(pool, how, stop))
 
         def ask() -> None:
             while not stop.is_set():
@@ -404,78 +307,10 @@ class TestDeaths:
         assert victim is not None
         closing = threading.Thread(target=pool.close)
         closing.start()
-        _do(how, victim)
+        hit(how, victim)
         closing.join()
         for one in pending:
             assert one.result().body.nbytes == 512
-
-    def test_close_returns_at_its_deadline_and_tells_whoever_waits(self) -> None:
-        def hang(tensors: Any) -> Any:
-            time.sleep(60)
-            return tensors
-
-        pool = WorkerPool(live(hang), workers=1)
-        pending = pool.submit(wire.encode_request({"x": np.ones((1, 2), np.float32)}), 1)
-        start_s = time.monotonic()
-        pool.close(drain_s=0.5)
-        assert 0.5 <= time.monotonic() - start_s < 10
-        with pytest.raises(DeploymentClosedError, match="before this request was answered"):
-            pending.result()
-
-    def test_scaling_down_ends_a_worker_that_does_not_finish_and_its_request_runs_elsewhere(
-        self, tmp_path: Path
-    ) -> None:
-        mark = tmp_path / "hung"
-
-        def hang_once(tensors: Any) -> Any:
-            if (tensors["x"] < 0).any() and not mark.exists():
-                mark.touch()
-                time.sleep(60)
-            return {"y": tensors["x"]}
-
-        pool = WorkerPool(live(hang_once), workers=2, settings=PoolSettings(drain_s=0.3))
-        try:
-            bad = -np.ones((1, 2), np.float32)
-            pending = pool.submit(wire.encode_request({"x": bad}), 1)
-            wait_until(mark.exists)
-            pool.scale(0)
-            pool.scale(1)
-            reply = pending.result()
-            assert np.array_equal(wire.decode(wire.reply_layout(reply.header), reply.body)["y"], bad)
-        finally:
-            pool.close()
-
-    def test_a_callable_without_memory_fails_its_request_only(self) -> None:
-        def hungry(tensors: Any) -> Any:
-            if (tensors["x"] < 0).any():
-                raise MemoryError("Unable to allocate 8 TiB")
-            return {"y": tensors["x"]}
-
-        pool = WorkerPool(live(hungry, rows_independent=True), workers=1)
-        try:
-            good = np.ones((1, 2), np.float32)
-            pending = [pool.submit(wire.encode_request({"x": x}), 1) for x in (good, -good, good)]
-            with pytest.raises(OutOfMemoryError, match="fewer rows"):
-                pending[1].result()
-            assert [pending[at].result().body.nbytes for at in (0, 2)] == [8, 8]
-            assert pool.status().restarts == 0
-        finally:
-            pool.close()
-
-    def test_a_worker_that_the_system_ends_for_want_of_memory_is_named_so(self, small_group: Path) -> None:
-        def grow(tensors: Any, group: str = str(small_group)) -> Any:
-            if (tensors["x"] < 0).any():
-                Path(group, "cgroup.procs").write_text(str(os.getpid()))
-                np.ones(1 << 30, np.uint8)
-            return {"y": tensors["x"]}
-
-        pool = WorkerPool(live(grow), workers=1)
-        try:
-            with pytest.raises(PoisonedRequestError, match="SIGKILL because the machine, or its control group"):
-                predict(pool, -np.ones((1, 2), np.float32), 60)
-            assert predict(pool, np.ones((1, 2), np.float32)).shape == (1, 2)
-        finally:
-            pool.close()
 
     def test_no_request_is_lost_while_workers_are_killed_under_load(self) -> None:
         self._storm(seconds=3.0)
@@ -522,160 +357,3 @@ class TestDeaths:
         finally:
             stop.set()
             pool.close()
-
-    @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX warns of it, where another test imported JAX
-    def test_a_fork_of_the_application_is_refused(self) -> None:
-        pool = WorkerPool(models.linear(), workers=1)
-        try:
-            read, write = os.pipe()
-            child = os.fork()
-            if child == 0:
-                try:
-                    predict(pool, np.ones((1, 4), np.float32))
-                except ForkedProcessError:
-                    os.write(write, b"refused")
-                finally:
-                    os._exit(0)
-            os.waitpid(child, 0)
-            assert os.read(read, 16) == b"refused"
-            os.close(read)
-            os.close(write)
-            assert predict(pool, np.ones((1, 4), np.float32)).shape == (1, 3)
-        finally:
-            pool.close()
-
-    def test_a_flood_is_refused_with_a_hint_and_memory_stays_bounded(self) -> None:
-        pool = WorkerPool(models.slow(), workers=1, settings=PoolSettings(max_inflight=8))
-        try:
-            message = wire.encode_request({"x": np.ones((1, 128), np.float32)})
-            pending, refused = [], []
-            for _ in range(50):
-                try:
-                    pending.append(pool.submit(message, 1))
-                except OverloadedError as error:
-                    refused.append(error)
-            assert 8 <= len(pending) < 50
-            assert refused
-            assert all(error.retry_after_s > 0 for error in refused)
-            for one in pending:
-                one.result()
-        finally:
-            pool.close()
-
-    def test_close_answers_what_is_under_way_and_refuses_what_comes_after(self) -> None:
-        pool = WorkerPool(models.slow(), workers=1)
-        message = wire.encode_request({"x": np.ones((1, 128), np.float32)})
-        pending = [pool.submit(message, 1) for _ in range(5)]
-        pool.close()
-        pool.close()
-        for one in pending:
-            assert one.result().body.nbytes == 512
-        with pytest.raises(DeploymentClosedError):
-            pool.submit(message, 1)
-
-    def test_an_update_mixes_no_answer_and_fails_none(self) -> None:
-        first, second = models.linear(seed=1), models.linear(seed=2)
-        x = np.ones((1, 4), np.float32)
-        pool = WorkerPool(first, workers=2)
-        try:
-            old = predict(pool, x)
-            seen: list[Array] = []
-            stop = threading.Event()
-
-            def ask() -> None:
-                while not stop.is_set():
-                    seen.append(predict(pool, x))
-
-            caller = threading.Thread(target=ask)
-            caller.start()
-            pool.update(second)
-            new = predict(pool, x)
-            stop.set()
-            caller.join()
-            assert not np.array_equal(old, new)
-            assert all(np.array_equal(one, old) or np.array_equal(one, new) for one in seen)
-            wait_until(lambda: len(pool.status().workers) == 2)
-        finally:
-            pool.close()
-
-    def test_an_update_that_cannot_load_leaves_the_old_model_answering(self) -> None:
-        first, second = models.linear(seed=1), models.linear(seed=3)
-        data = second.model_path.read_bytes()
-        second.model_path.write_bytes(b"\0" * len(data))
-        pool = WorkerPool(first, workers=1)
-        try:
-            x = np.ones((1, 4), np.float32)
-            old = predict(pool, x)
-            with pytest.raises(ModelServeError):
-                pool.update(second)
-            assert np.array_equal(predict(pool, x), old)
-            assert pool.status().digest == first.digest
-        finally:
-            pool.close()
-            second.model_path.write_bytes(data)
-
-    def test_no_memory_for_another_worker_is_said_and_the_others_go_on(
-        self, start: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        pool = WorkerPool(models.linear(), workers=1, settings=PoolSettings(start=start))
-        try:
-            launcher = type(pool._roster.current._launcher)
-
-            def refuse(*_: Any) -> Any:
-                raise OutOfMemoryError("No worker process could be started: no memory.")
-
-            with monkeypatch.context() as patch:
-                patch.setattr(launcher, "start", refuse)
-                with pytest.raises(OutOfMemoryError, match="no memory"):
-                    pool.scale(3)
-            assert pool.status().wanted == 1
-            assert predict(pool, np.ones((1, 4), np.float32)).shape == (1, 3)
-            pool.scale(2)
-            assert pool.status().ready == 2
-        finally:
-            pool.close()
-
-    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-    def test_an_application_that_is_killed_leaves_no_process_and_no_memory(
-        self, how: signal.Signals, start: str, tmp_path: Path
-    ) -> None:
-        program = """
-import sys, time
-import numpy as np
-from modelserve.runtime import PoolSettings, WorkerPool
-from modelserve.testing import models
-pool = WorkerPool(models.linear(), workers=2, settings=PoolSettings(start=sys.argv[1]))
-print(*(worker.pid for worker in pool.status().workers), flush=True)
-time.sleep(60)
-"""
-        shared_before = sorted(Path("/dev/shm").iterdir())
-        application = subprocess.Popen(
-            [sys.executable, "-c", program, start],
-            stdout=subprocess.PIPE,
-            env={**os.environ, "MODELSERVE_HOME": str(tmp_path)},
-            text=True,
-        )
-        assert application.stdout is not None
-        pids = [int(pid) for pid in application.stdout.readline().split()]
-        assert len(pids) == 2
-        application.send_signal(how)
-        application.wait()
-        application.stdout.close()
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
-        assert sorted(Path("/dev/shm").iterdir()) == shared_before
-
-    def test_scaling_to_nothing_rests_and_a_request_wakes(self) -> None:
-        pool = WorkerPool(models.linear(), workers=1)
-        try:
-            pool.scale(0)
-            wait_until(lambda: not pool.status().workers)
-            assert predict(pool, np.ones((1, 4), np.float32)).shape == (1, 3)
-        finally:
-            pool.close()
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
