@@ -32,7 +32,9 @@ def refusal(answer: httpx.Response, doing: str) -> ModelServeError:
 def _refused_request(text: str) -> ModelServeError:
     if _RESTS in text:
         return NotReadyError(f"{text} Nothing is deployed to it now; scale() to 1 or more.")
-    return InputError(text) if "payload size" in text else BackendError(text)
+    if "payload size" in text:
+        return InputError(f"{text} Send fewer rows at once; a data set of any size goes through predict_dataset.")
+    return BackendError(text)
 
 
 def _doors_word(answer: httpx.Response) -> str | None:

@@ -57,8 +57,7 @@ class Batches:
             request = self._request(name, model, longest)
             attempt = names.attempt(request.batch_prediction_job)
             journal.will_create("batch job", request.batch_prediction_job.display_name, partial(self._end, attempt))
-            made = self._service.create(request)
-        return self._job(name, self._first(name, made))
+            return self._job(name, self._first(name, self._service.create(request)))
 
     def end_all(self) -> None:
         """End every job of the deployment, and remove what was made for it. Quiet where there is none."""

@@ -57,13 +57,16 @@ class Door:
         self._counted: dict[int, int] = {}
         self.requests_per_minute: int | None = None
 
-    def raw(self, endpoint: str, body: bytes, content_type: str, host: str) -> Answered:
+    def raw(self, endpoint: str, body: bytes, content_type: str, host: str, *, streams: bool = False) -> Answered:
         """A container's answer to a body that is carried untouched.
 
         Args:
             host: The name by which the endpoint was asked.
+            streams: Whether the answer was asked for in pieces.
         """
         chosen = self._chosen(endpoint, len(body), host)
+        if streams and not chosen.limits.streams:
+            raise google_errors.FailedPrecondition("StreamRawPredict is for dedicated endpoints only.")
         answered = self._forwarded(chosen, body, content_type)
         headers = {name: value for name, value in answered.headers.items() if name.lower() in _PASSED_ON}
         headers["x-vertex-ai-endpoint-id"] = names.short(endpoint)
