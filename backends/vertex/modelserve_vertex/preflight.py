@@ -14,7 +14,7 @@ from modelserve.wire import encode_request
 from modelserve_vertex import limits, requests, traffic
 from modelserve_vertex.deploying import require_bundle
 from modelserve_vertex.machines import memory_bytes
-from modelserve_vertex.policy import CALLER
+from modelserve_vertex.policy import CALLER, of_caller
 from modelserve_vertex.target import Target
 from modelserve_vertex.validation import check
 
@@ -84,7 +84,7 @@ def _memory(target: Target, bundle: Bundle) -> str:
 def _permissions(target: Target) -> str:
     google = target.google
     address = f"{google.address('cloudresourcemanager')}/v1/projects/{google.project}:testIamPermissions"
-    asked = [one for one in CALLER if not one.startswith(_STORAGE)]
+    asked = [one for one in of_caller(target.options) if not one.startswith(_STORAGE)]
     try:
         held = google.post(address, {"permissions": asked}, "Asking for the caller's permissions")
     except ModelServeError as error:
