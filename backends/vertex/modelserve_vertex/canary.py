@@ -1,8 +1,10 @@
 """An update's first share of the traffic: held for a while, and taken back when the new model does worse.
 
-deploy with its share ──► look, look, look ... ──► all of the traffic
-│ no replica, or more refusals than the old model's
-└──► StartError: whoever called gives the traffic back, and removes the new model
+    deploy with its share ──► look, look, look ... ──► all of the traffic
+                                │ no replica, or more refusals than the old model's
+                                └──► StartError
+
+Whoever called gives the traffic back then, and removes the new model.
 """
 
 from __future__ import annotations

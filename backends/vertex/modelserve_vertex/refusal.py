@@ -1,7 +1,9 @@
 """What an answer other than 2xx stands for: the runtime's own word, or that of the door in front of it.
 
-{"error": "...", "code": "overloaded"}                                       the runtime's
-{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "..."}}   Google's
+    {"error": "...", "code": "overloaded"}                                       the runtime's
+    {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "..."}}   Google's
+
+They are told apart by their form.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """The door in front of containers: which endpoint is meant, what it lets through, which model gets the request.
 
-request ─► right host? small enough? in the quota? ─► by the traffic split ─► a container ─► its answer, status and all
+    request ─► right host? small enough? in the quota? ─► by the traffic split ─► a container
+
+Its answer comes back as it is, status and all.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """JobService, of batch prediction jobs: each has containers of its own for as long as it runs, and no endpoint.
 
-PENDING ──containers ready──► RUNNING ──► SUCCEEDED          what was written stays in the bucket
-│                            │  └────► FAILED
-└────────────cancel──────────┴───────► CANCELLED
+    PENDING ──containers ready──► RUNNING ──► SUCCEEDED
+       │                             │  └───► FAILED
+       └───────────cancel────────────┴──────► CANCELLED
+
+What was written stays in the bucket.
 """
 
 from __future__ import annotations
