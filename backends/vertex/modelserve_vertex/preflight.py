@@ -16,7 +16,7 @@ from modelserve_vertex.deploying import require_bundle
 from modelserve_vertex.machines import memory_bytes
 from modelserve_vertex.policy import CALLER, of_caller
 from modelserve_vertex.target import Target
-from modelserve_vertex.validation import check
+from modelserve_vertex.validation import require_kept
 
 _SHOWN = 6
 _STORAGE = "storage."
@@ -50,9 +50,7 @@ def _requests(target: Target, bundle: Bundle, name: str, scale: Scale) -> str:
         requests.create_endpoint(recipe),
         requests.deploy_model(recipe.endpoint, recipe.model, target.options, scale, {traffic.INCOMING: 100}),
     ]
-    wrong = [str(violation) for request in sent for violation in check(request)]
-    if wrong:
-        raise ConfigError(f"Vertex AI would refuse: {'; '.join(wrong)}. Change the option that says so.")
+    require_kept(*sent)
     return f"The {len(sent)} requests keep the rules of fields, names, labels, machines and replicas."
 
 

@@ -5,7 +5,7 @@
     psc         <predict_address>/v1/<endpoint>:rawPredict
     private     http://<told by the deployed model>
 
-psc is the forwarding rule of the caller's network; private lies within the peered network, and is asked without a token.
+psc is the forwarding rule of the caller's network; private lies in the peered network, and is asked without a token.
 """
 
 from __future__ import annotations
