@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import shutil
-import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -18,12 +15,11 @@ import pytest
 
 from modelserve import image
 from modelserve.image.packages import pinned
-from modelserve.image.repository import Repository
-from modelserve.image.session import Session as RegistrySession
 from modelserve.image.wheels import wheels_layer
 from modelserve.session import Session
 from modelserve.standin.registry import RegistryStandIn, put_this_python
 from modelserve.testing import models
+from modelserve.testing.image_root import ImageRoot
 from modelserve.testing.serving import ServerProcess
 
 pytestmark = [
@@ -31,9 +27,6 @@ pytestmark = [
     pytest.mark.timeout(400),
     pytest.mark.skipif(sys.platform != "linux", reason="a Linux image is started"),
 ]
-
-# The image's root becomes the process's own; of this machine there is the kernel and nothing else.
-_ENTER = 'mount --rbind /dev "$1/dev" && mount -t proc proc "$1/proc" && shift && exec env -i "$@"'
 
 
 @pytest.fixture(scope="module")
@@ -56,48 +49,12 @@ def recipe(registry: RegistryStandIn) -> image.Recipe:
     return image.Recipe(platform=image.Platform(architecture), base=base)
 
 
-def unpacked(reference: image.Reference, into: Path, architecture: str) -> dict[str, object]:
-    """Pull an image by its digest, as a cloud does; gives how it is to be run."""
-    with RegistrySession(reference, image.anonymous) as session:
-        repository = Repository(session, reference.repository)
-        manifest, _ = repository.manifest(reference.version, image.Platform(architecture))
-        config = json.loads(repository.content(manifest["config"]["digest"]))
-        for number, layer in enumerate(manifest["layers"]):
-            file = into.parent / f"{number}.tar.gz"
-            repository.fetch(layer["digest"], file)
-            with tarfile.open(file) as tar:
-                tar.extractall(into, filter="tar")
-    return config["config"]
-
-
-def in_image(root: Path, environment: dict[str, str], *command: str) -> list[str]:
-    unshare, shell, chroot = (
-        shutil.which(name, path=f"{os.defpath}:/usr/sbin") for name in ("unshare", "sh", "chroot")
-    )
-    if not (unshare and shell and chroot):
-        pytest.skip("unshare and chroot are not installed")
-    mine = [] if os.geteuid() == 0 else ["--map-root-user"]
-    said = [f"{name}={value}" for name, value in environment.items()]
-    return [unshare, "--mount", *mine, "--", shell, "-c", _ENTER, "sh", str(root), *said, chroot, str(root), *command]
-
-
 def test_the_pushed_image_starts_and_answers(registry: RegistryStandIn, recipe: image.Recipe, tmp_path: Path) -> None:
     reference = image.ensure(f"{registry.address}/team/modelserve", recipe, credentials=image.anonymous)
-    root, bundle = tmp_path / "root", models.linear()
-    for folder in ("dev", "proc", "tmp"):
-        (root / folder).mkdir(parents=True)
-    settings = unpacked(reference, root, recipe.platform.architecture)
-    shutil.copytree(bundle.path, root / "opt" / "ml" / "model")
-
-    environment = dict(line.split("=", 1) for line in settings["Env"])
-    probe = in_image(root, environment, "/usr/local/bin/python", "-c", "import sys; print(sys.prefix)")
-    done = subprocess.run(probe, capture_output=True, text=True, timeout=60)
-    if "not permitted" in done.stderr:
-        pytest.skip(f"a root of one's own is not allowed here: {done.stderr}")
-    assert done.stdout.strip() == "/usr/local", done.stderr
-
-    environment |= {"MODELSERVE_SERVER_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": free_port()}
-    command = in_image(root, environment, *settings["Entrypoint"], "serve")
+    root, bundle = ImageRoot(reference, tmp_path / "root", recipe.platform.architecture), models.linear()
+    shutil.copytree(bundle.path, root.folder / "opt" / "ml" / "model")
+    environment = {"MODELSERVE_SERVER_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": free_port()}
+    command = root.command(environment, *root.settings["Entrypoint"], "serve")
     with ServerProcess(command=command) as process:
         assert httpx.get(f"{process.url}/ping").status_code == 200
         rows = bundle.example()["x"]

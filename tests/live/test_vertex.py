@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,18 @@ def test_the_largest_request_passes(backend: Backend) -> None:
         assert deployment.predict(rows).shape == (len(rows), 3)
     except InputError as error:
         pytest.fail(f"Vertex AI takes less than {limit} bytes: {error}")
+
+
+def test_a_data_set_is_answered_by_a_batch_job(backend: Backend, tmp_path: Path) -> None:
+    bundle = models.linear()
+    deployment = Deployment(backend.deploy(bundle, DeploymentSpec(NAME), on_progress=print), backend)
+    rows = np.random.default_rng(0).normal(size=(5000, 4)).astype(np.float32)
+    report = deployment.predict_dataset({"x": rows}, tmp_path / "out", format="npy", progress=print)
+    assert (report.rows, report.failures, report.engine) == (5000, 0, "batch")
+    found = np.concatenate(
+        [np.load(path, allow_pickle=False) for path in sorted((tmp_path / "out").glob("part-*.npy"))]
+    )
+    np.testing.assert_allclose(found, Session(bundle).run({"x": rows})["y"], rtol=1e-4, atol=1e-5)
 
 
 def test_a_deploy_is_taken_up_again_by_its_name(backend: Backend) -> None:

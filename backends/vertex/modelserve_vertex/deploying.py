@@ -19,7 +19,7 @@ from modelserve.bundle import Bundle
 from modelserve.errors import ConfigError, ModelServeError, NotSupportedError, OverloadedError
 from modelserve_vertex import names, operations, requests, traffic
 from modelserve_vertex.batch import Batches
-from modelserve_vertex.canary import hold
+from modelserve_vertex.canary import Canary
 from modelserve_vertex.errors import status_of
 from modelserve_vertex.operations import StillRunningError
 from modelserve_vertex.options import VertexOptions
@@ -170,12 +170,16 @@ class Deploying:
         standing = {} if endpoint is None else dict(endpoint.traffic_split)
         there = [] if endpoint is None else [deployed.id for deployed in endpoint.deployed_models]
         if recipe.deployed_id not in there:
+            canary = Canary(self._resources, recipe, self._options, self._tell)
+            is_tried = bool(standing and self._options.canary_percent)
+            if is_tried:
+                canary.prepare()
             operation = self._start(journal, scale, standing)
             if not wait and not standing:
                 return
             self._resources.wait_deploy(operation, self._deadline, self._tell)
-            if standing and self._options.canary_percent:
-                hold(self._resources, recipe, self._options, self._tell)
+            if is_tried:
+                canary.hold()
         self._resources.move_traffic(recipe.endpoint, traffic.all_to(recipe.deployed_id), recipe.labels)
 
     def _start(self, journal: Journal, scale: Scale, standing: dict[str, int]) -> str:

@@ -1,6 +1,6 @@
 """The runtime's image in Artifact Registry: which one is meant, and put there when it is not there yet.
 
-<region>-docker.pkg.dev/<project>/<repository>/modelserve@sha256:...
+    <region>-docker.pkg.dev/<project>/<repository>/modelserve@sha256:...
 
 It holds the runtime only, so one serves every model; by its digest, so that what runs cannot change under its name.
 """

@@ -1,9 +1,11 @@
-"""What things are called: always the same for the same deployment, so that a second try finds what the first one made.
+"""What things are called, so that a second try finds what the first one made.
 
-deployment "churn"  ──►  endpoint        churn
-  bundle + container ──►  model           churn-<12 letters>
-  model + machine    ──►  deployed model  <10 digits>
-  work               ──►  batch job       found by its labels: its id is the service's
+    deployment "churn"  ──►  endpoint        churn
+    bundle + container  ──►  model           churn-<12 letters>
+    model + machine     ──►  deployed model  <10 digits>
+    work                ──►  batch job       found by its labels: its id is the service's
+
+The same deployment always has the same names.
 """
 
 from __future__ import annotations

@@ -36,9 +36,16 @@ CALLER = (
     "storage.objects.get",
     "storage.objects.list",
 )
+#: Only where an update is tried with a share of the traffic first.
+COUNTING = ("monitoring.timeSeries.list",)
 #: Only where the runtime's image is pushed by the same caller.
 PUSHING = ("artifactregistry.repositories.downloadArtifacts", "artifactregistry.repositories.uploadArtifacts")
 _AGENT = "service-PROJECT_NUMBER@gcp-sa-aiplatform.iam.gserviceaccount.com"
+
+
+def of_caller(options: VertexOptions) -> list[str]:
+    """What whoever runs modelserve needs with these options."""
+    return [*CALLER, *(COUNTING if options.canary_percent else ())]
 
 
 def permissions(options: VertexOptions) -> dict[str, Any]:
@@ -46,7 +53,7 @@ def permissions(options: VertexOptions) -> dict[str, Any]:
     found: dict[str, Any] = {
         "caller": {
             "title": "modelserve: deploy to Vertex AI",
-            "includedPermissions": [*CALLER, *PUSHING],
+            "includedPermissions": [*of_caller(options), *PUSHING],
             "stage": "GA",
         },
         "service_agent": {

@@ -14,9 +14,9 @@ from modelserve.wire import encode_request
 from modelserve_vertex import limits, requests, traffic
 from modelserve_vertex.deploying import require_bundle
 from modelserve_vertex.machines import memory_bytes
-from modelserve_vertex.policy import CALLER
+from modelserve_vertex.policy import CALLER, of_caller
 from modelserve_vertex.target import Target
-from modelserve_vertex.validation import check
+from modelserve_vertex.validation import require_kept
 
 _SHOWN = 6
 _STORAGE = "storage."
@@ -50,9 +50,7 @@ def _requests(target: Target, bundle: Bundle, name: str, scale: Scale) -> str:
         requests.create_endpoint(recipe),
         requests.deploy_model(recipe.endpoint, recipe.model, target.options, scale, {traffic.INCOMING: 100}),
     ]
-    wrong = [str(violation) for request in sent for violation in check(request)]
-    if wrong:
-        raise ConfigError(f"Vertex AI would refuse: {'; '.join(wrong)}. Change the option that says so.")
+    require_kept(*sent)
     return f"The {len(sent)} requests keep the rules of fields, names, labels, machines and replicas."
 
 
@@ -84,7 +82,7 @@ def _memory(target: Target, bundle: Bundle) -> str:
 def _permissions(target: Target) -> str:
     google = target.google
     address = f"{google.address('cloudresourcemanager')}/v1/projects/{google.project}:testIamPermissions"
-    asked = [one for one in CALLER if not one.startswith(_STORAGE)]
+    asked = [one for one in of_caller(target.options) if not one.startswith(_STORAGE)]
     try:
         held = google.post(address, {"permissions": asked}, "Asking for the caller's permissions")
     except ModelServeError as error:

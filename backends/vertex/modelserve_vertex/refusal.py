@@ -1,7 +1,9 @@
 """What an answer other than 2xx stands for: the runtime's own word, or that of the door in front of it.
 
-{"error": "...", "code": "overloaded"}                                       the runtime's
-{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "..."}}   Google's
+    {"error": "...", "code": "overloaded"}                                       the runtime's
+    {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "..."}}   Google's
+
+They are told apart by their form.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def refusal(answer: httpx.Response, doing: str) -> ModelServeError:
 def _refused_request(text: str) -> ModelServeError:
     if _RESTS in text:
         return NotReadyError(f"{text} Nothing is deployed to it now; scale() to 1 or more.")
-    return InputError(text) if "payload size" in text else BackendError(text)
+    if "payload size" in text:
+        return InputError(f"{text} Send fewer rows at once; a data set of any size goes through predict_dataset.")
+    return BackendError(text)
 
 
 def _doors_word(answer: httpx.Response) -> str | None:

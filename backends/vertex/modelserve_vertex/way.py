@@ -1,9 +1,11 @@
 """Where an endpoint is asked, by its kind.
 
-dedicated   https://<its own name>/v1/<endpoint>:rawPredict
-shared      https://<region>-aiplatform.googleapis.com/v1/<endpoint>:rawPredict
-psc         <predict_address>/v1/<endpoint>:rawPredict            the forwarding rule of the caller's network
-private     http://<told by the deployed model>                   within the peered network, asked without a token
+    dedicated   https://<its own name>/v1/<endpoint>:rawPredict
+    shared      https://<region>-aiplatform.googleapis.com/v1/<endpoint>:rawPredict
+    psc         <predict_address>/v1/<endpoint>:rawPredict
+    private     http://<told by the deployed model>
+
+psc is the forwarding rule of the caller's network; private lies in the peered network, and is asked without a token.
 """
 
 from __future__ import annotations

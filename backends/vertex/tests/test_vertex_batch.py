@@ -177,6 +177,15 @@ def test_a_job_that_starts_slowly_is_followed_and_can_be_stopped(rehearsal: Vert
 
 
 @pytest.mark.long
+def test_a_job_that_cannot_be_deleted_yet_is_deleted_a_moment_later(rehearsal: VertexRehearsal) -> None:
+    job = begin(deploy(rehearsal))
+    assert ended(job) is JobState.COMPLETED
+    rehearsal.cloud.faults.plan("DeleteBatchPredictionJob", Failing("FAILED_PRECONDITION", "Not yet."), times=3)
+    job.delete()
+    assert rehearsal.cloud.jobs.all == []
+
+
+@pytest.mark.long
 def test_a_model_that_rests_answers_a_data_set_all_the_same(rehearsal: VertexRehearsal) -> None:
     deployment = deploy(rehearsal)
     deployment.scale(0)

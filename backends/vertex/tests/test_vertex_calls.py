@@ -150,6 +150,7 @@ def ours(status: int, code: str, **headers: str) -> httpx.Response:
     [
         (google(400, "FAILED_PRECONDITION", "Endpoint x doesn't have traffic_split."), NotReadyError),
         (google(400, "INVALID_ARGUMENT", "Request payload size exceeds the limit: 1500000 bytes."), InputError),
+        (google(400, "INVALID_ARGUMENT", "Response payload size exceeds the limit: 10000000 bytes."), InputError),
         (google(400, "FAILED_PRECONDITION", "Something else."), BackendError),
         (google(403, "PERMISSION_DENIED", "No."), AccessDeniedError),
         (google(429, "RESOURCE_EXHAUSTED", "Too many."), OverloadedError),

@@ -19,9 +19,11 @@ from modelserve.backend.journal import unfinished
 from modelserve.backend.oip import sized_request
 from modelserve.deployment import Deployment
 from modelserve.errors import (
+    AccessDeniedError,
     ConfigError,
     DeadlineError,
     InputError,
+    ModelServeError,
     NotReadyError,
     NotSupportedError,
     OverloadedError,
@@ -34,6 +36,8 @@ from modelserve.standin.faults import Failing, Switches
 from modelserve.testing import models
 from modelserve.wire import encode_request
 from modelserve_vertex import VertexBackend
+from modelserve_vertex.canary import is_worse
+from modelserve_vertex.counted import Count
 from modelserve_vertex.rehearsal import VertexRehearsal
 
 ROWS = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
@@ -178,6 +182,117 @@ def test_an_update_keeps_to_its_first_share_for_a_while(rehearse: Open) -> None:
     updating.join()
     assert answers[True] > answers[False] > 0
     assert not np.array_equal(deployment.predict(ROWS), old)
+
+
+class Asking:
+    """Somebody who asks a deployment again and again, until the end of `with`."""
+
+    def __init__(self, ask: Callable[[], Any]) -> None:
+        self._ask = ask
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.outcomes: Counter[str] = Counter()
+
+    def __enter__(self) -> Asking:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ending.wait(0.01):
+            try:
+                self._ask()
+                self.outcomes["answered"] += 1
+            except ModelServeError as error:
+                self.outcomes[error.code] += 1
+
+
+@pytest.mark.long
+def test_an_update_that_refuses_what_the_old_model_answers_is_taken_back(rehearse: Open) -> None:
+    rehearsal = rehearse(canary_percent=50)
+    rehearsal.backend._options = rehearsal.backend._options.model_copy(update={"canary_hold_s": 30.0})
+    deployment, old = deploy(rehearsal, models.picky()), models.picky()
+    before = rehearsal.leftovers()
+    started = time.monotonic()
+    with (
+        Asking(lambda: deployment.predict(np.array([3]))) as asking,
+        pytest.raises(StartError, match=r"refused \d+ of \d+ requests, the old one 0 of \d+"),
+    ):
+        deployment.update(models.picky(2))
+    assert time.monotonic() - started < 30, "It is taken back at once, not when its time is over."
+    assert asking.outcomes["model_run"] > 0
+    assert rehearsal.leftovers() == before
+    assert (deployment.status().state, deployment.status().digest) == (State.READY, old.digest)
+    assert [deployment.predict(np.array([3])).tolist() for _ in range(20)] == [[3.0]] * 20
+
+
+@pytest.mark.long
+def test_an_update_goes_on_where_both_models_refuse_alike(rehearse: Open) -> None:
+    rehearsal = rehearse(canary_percent=50)
+    deployment = deploy(rehearsal, models.picky(2))
+    with Asking(lambda: deployment.predict(np.array([3]))) as asking:
+        deployment.update(models.picky(3))
+    assert asking.outcomes["model_run"] > 20
+    assert deployment.status().digest == models.picky(3).digest
+
+
+@pytest.mark.long
+def test_an_update_that_loses_its_replicas_is_taken_back(rehearse: Open) -> None:
+    rehearsal = rehearse(canary_percent=20)
+    rehearsal.backend._options = rehearsal.backend._options.model_copy(update={"canary_hold_s": 30.0})
+    deployment = deploy(rehearsal)
+    answer, before = deployment.predict(ROWS), rehearsal.leftovers()
+
+    def lose(stage: str) -> None:
+        if "of the traffic" in stage:
+            rehearsal.cloud.faults.switches = Switches(crash_at_start=True)  # so that nothing comes in its place
+            endpoint = rehearsal.cloud.endpoints.all[0]
+            (new,) = [one for one, share in dict(endpoint.traffic_split).items() if share == 20]
+            fleet = rehearsal.cloud.fleets.find(endpoint.name, new)
+            assert fleet is not None
+            fleet.kill_one()
+
+    with pytest.raises(StartError, match="lost its replicas"):
+        rehearsal.backend.deploy(models.linear(seed=1), DeploymentSpec("churn"), on_progress=lose)
+    assert rehearsal.leftovers() == before
+    assert deployment.status().state is State.READY
+    np.testing.assert_array_equal(deployment.predict(ROWS), answer)
+
+
+@pytest.mark.long
+def test_an_update_that_nobody_could_watch_is_refused_before_it_is_deployed(rehearse: Open) -> None:
+    rehearsal = rehearse(canary_percent=20)
+    deployment = deploy(rehearsal)
+    before = rehearsal.leftovers()
+    rehearsal.cloud.neighbours.denied = {"monitoring.timeSeries.list"}
+    with pytest.raises(AccessDeniedError, match=r"monitoring\.timeSeries\.list"):
+        deployment.update(models.linear(seed=1))
+    assert rehearsal.cloud.faults.calls.count("DeployModel") == 1
+    assert rehearsal.leftovers() == before
+    assert "monitoring.timeSeries.list" in rehearsal.backend.policy()["caller"]["includedPermissions"]
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "wanted"),
+    [
+        ((0, 0), (100, 0), False),
+        ((1, 1), (100, 0), True),
+        ((200, 1), (1800, 0), False),
+        ((200, 3), (1800, 0), True),
+        ((100, 25), (900, 180), False),
+        ((100, 40), (900, 180), True),
+        ((100, 100), (900, 900), False),
+        ((10, 0), (0, 0), False),
+    ],
+    ids=["unseen", "at once", "within the margin", "beyond it", "by chance", "beyond chance", "alike", "alone"],
+)
+def test_an_update_is_worse_where_neither_margin_nor_chance_explain_it(
+    new: tuple[int, int], old: tuple[int, int], wanted: bool
+) -> None:
+    assert is_worse(Count(*new), Count(*old)) is wanted
 
 
 @pytest.mark.long

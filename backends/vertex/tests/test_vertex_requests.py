@@ -55,6 +55,16 @@ def test_what_the_backend_sends_keeps_every_rule(options: dict[str, Any]) -> Non
         requests.mutate_replicas(made.endpoint, made.deployed_id, Scale.fixed(2)),
         requests.move_traffic(endpoint, traffic.all_to("1"), made.labels),
         requests.undeploy_model(made.endpoint, "1", {}),
+        requests.batch_job(
+            PARENT,
+            made.options,
+            model=v1.Model(name=MODEL),
+            display_name="churn-work",
+            labels=made.labels | names.job_labels("work", "0" * 32),
+            input_uri="gs://b/in/*.jsonl",
+            output_uri="gs://b/out",
+            batch_rows=64,
+        ),
     ]
     assert [str(violation) for request in sent for violation in check(request)] == []
 
@@ -84,6 +94,21 @@ def mutate(*paths: str, **resources: Any) -> v1.MutateDeployedModelRequest:
     deployed = {"id": "1", "dedicated_resources": resources}
     return v1.MutateDeployedModelRequest(endpoint=ENDPOINT, deployed_model=deployed, update_mask={"paths": list(paths)})
 
+
+def batch(**fields: Any) -> v1.CreateBatchPredictionJobRequest:
+    job = {
+        "display_name": "b",
+        "model": MODEL,
+        "input_config": {"instances_format": "jsonl", "gcs_source": {"uris": ["gs://b/in/*"]}},
+        "output_config": {"predictions_format": "jsonl", "gcs_destination": {"output_uri_prefix": "gs://b/out"}},
+        "dedicated_resources": {"machine_spec": {"machine_type": "n1-standard-2"}},
+        **fields,
+    }
+    return v1.CreateBatchPredictionJobRequest(parent=PARENT, batch_prediction_job=job)
+
+
+IN_XML = {"instances_format": "xml", "gcs_source": {"uris": ["gs://b/in"]}}
+FROM_S3 = {"instances_format": "jsonl", "gcs_source": {"uris": ["s3://b/in"]}}
 
 BAD: dict[str, tuple[Any, str]] = {
     "no display name": (upload(display_name=""), "model.display_name"),
@@ -131,6 +156,33 @@ BAD: dict[str, tuple[Any, str]] = {
     "a mask of what cannot change": (mutate("dedicated_resources.machine_spec"), "update_mask"),
     "an update without a mask": (v1.UpdateEndpointRequest(endpoint={"name": ENDPOINT}), "update_mask"),
     "an endpoint by its short name": (v1.GetEndpointRequest(name="123"), "name"),
+    "a batch job without a name": (batch(display_name=""), "display_name"),
+    "a batch job without a model": (batch(model=""), "model"),
+    "a batch job on a model's short name": (batch(model="m"), "batch_prediction_job.model"),
+    "a batch job without input": (batch(input_config={"instances_format": "jsonl"}), "input_config"),
+    "a batch job without output": (batch(output_config={"predictions_format": "jsonl"}), "output_config"),
+    "a batch job over another cloud's files": (batch(input_config=FROM_S3), "batch_prediction_job"),
+    "a batch job in an unknown format": (batch(input_config=IN_XML), "instances_format"),
+    "a batch job on no machine of Google's": (
+        batch(dedicated_resources={"machine_spec": {"machine_type": "ml.m5.large"}}),
+        "machine_type",
+    ),
+    "a batch job with more replicas than its most": (
+        batch(
+            dedicated_resources={
+                "machine_spec": {"machine_type": "n1-standard-2"},
+                "starting_replica_count": 3,
+                "max_replica_count": 2,
+            }
+        ),
+        "starting_replica_count",
+    ),
+    "a batch job's state from outside": (batch(state="JOB_STATE_SUCCEEDED"), "state"),
+    "a batch size without machines": (
+        batch(dedicated_resources=None, manual_batch_tuning_parameters={"batch_size": 9}),
+        "manual_batch_tuning_parameters",
+    ),
+    "a job by its short name": (v1.GetBatchPredictionJobRequest(name="123"), "name"),
     "traffic for what is not deployed": (
         v1.UndeployModelRequest(endpoint=ENDPOINT, deployed_model_id="1", traffic_split={"0": 100}),
         "traffic_split",

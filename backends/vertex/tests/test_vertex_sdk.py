@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 
 import grpc
@@ -13,9 +15,10 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import aiplatform
 from google.cloud import aiplatform_v1 as v1
 
-from modelserve.backend import DeploymentSpec
+from modelserve.backend import DeploymentSpec, JobState, WorkPart
 from modelserve.backend.oip import sized_reply, sized_request
 from modelserve.session import Session
+from modelserve.standin.faults import Switches
 from modelserve.testing import models
 from modelserve.wire import decode, encode_request, reply_layout
 from modelserve_vertex import VertexBackend
@@ -60,6 +63,72 @@ def test_the_high_level_sdk_predicts_and_lists_what_the_backend_deployed(shared:
 
 
 @pytest.mark.long
+def test_the_high_level_sdk_predicts_in_batches_with_the_model_that_the_backend_registered(
+    rehearsal: VertexRehearsal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rehearsal.backend.deploy(models.linear(), DeploymentSpec("churn")).close()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", rehearsal.url)  # the SDK makes its storage client itself
+    rehearsal.cloud.objects.put("demo-modelserve-europe-west4", "in/rows.jsonl", _lines(ROWS.tolist() * 40))
+    aiplatform.init(
+        project="demo",
+        location="europe-west4",
+        credentials=AnonymousCredentials(),
+        api_endpoint=rehearsal.url,
+        api_transport="rest",
+    )
+    (model,) = aiplatform.Model.list(filter='labels.modelserve-deployment="churn"')
+    job = model.batch_predict(
+        job_display_name="theirs",
+        gcs_source="gs://demo-modelserve-europe-west4/in/*.jsonl",
+        gcs_destination_prefix="gs://demo-modelserve-europe-west4/out",
+        machine_type="n1-standard-2",
+        batch_size=32,
+    )
+    assert (job.completion_stats.successful_count, job.completion_stats.failed_count) == (80, 0)
+    results = [blob for blob in job.iter_outputs() if "prediction.results" in blob.name]
+    found = [json.loads(line) for blob in results for line in blob.download_as_text().splitlines()]
+    answers = {json.dumps(one["instance"]): one["prediction"] for one in found}
+    assert (len(found), len(answers)) == (80, 2)
+    np.testing.assert_allclose([answers[json.dumps(row)] for row in ROWS.tolist()], wanted(), rtol=1e-6)
+    job.delete()
+    assert rehearsal.cloud.jobs.all == []
+
+
+def _lines(rows: list[list[float]]) -> bytes:
+    return "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+
+
+@pytest.mark.long
+def test_the_job_client_over_grpc_sees_cancels_and_deletes_what_the_backend_began(rehearsal: VertexRehearsal) -> None:
+    endpoint = rehearsal.backend.deploy(models.linear(), DeploymentSpec("churn"))
+    rehearsal.cloud.faults.switches = Switches(never_healthy=True)
+    line = b'{"$row":[0,0],"inputs":{"x":[1,2,3,4]},"outputs":["y"]}\n'
+    work = endpoint.batch("some-work", [WorkPart(0, line)])
+    with GrpcServer(rehearsal.cloud) as server, grpc.insecure_channel(server.address) as channel:
+        kind = v1.JobServiceClient
+        jobs = kind(transport=kind.get_transport_class("grpc")(channel=channel))
+        (job,) = jobs.list_batch_prediction_jobs(request={"parent": PARENT, "filter": 'display_name="churn-some-work"'})
+        assert job.state == v1.JobState.JOB_STATE_PENDING
+        with pytest.raises(google_errors.FailedPrecondition, match="Cancel it"):
+            jobs.delete_batch_prediction_job(name=job.name)
+        with pytest.raises(google_errors.FailedPrecondition, match="is deployed or being deployed"):
+            v1.ModelServiceClient(
+                transport=v1.ModelServiceClient.get_transport_class("grpc")(channel=channel)
+            ).delete_model(name=job.model)
+        jobs.cancel_batch_prediction_job(name=job.name)
+        deadline = time.monotonic() + 30
+        while jobs.get_batch_prediction_job(name=job.name).state != v1.JobState.JOB_STATE_CANCELLED:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert work.status() == (JobState.FAILED, "", "The job was cancelled.")
+        jobs.delete_batch_prediction_job(name=job.name).result(timeout=30)
+        with pytest.raises(google_errors.NotFound):
+            jobs.get_batch_prediction_job(name=job.name)
+    work.delete()
+    assert not [name for name in rehearsal.leftovers() if "/jobs/" in name]
+
+
+@pytest.mark.long
 def test_the_clients_over_grpc_predict_scale_and_delete_what_the_backend_deployed(rehearsal: VertexRehearsal) -> None:
     rehearsal.backend.deploy(models.linear(), DeploymentSpec("churn")).close()
     with GrpcServer(rehearsal.cloud) as server, grpc.insecure_channel(server.address) as channel:
@@ -82,6 +151,12 @@ def test_the_clients_over_grpc_predict_scale_and_delete_what_the_backend_deploye
         assert decode(reply_layout(reply.header), reply.body)["y"].tolist() == wanted()
         with pytest.raises(google_errors.FailedPrecondition, match="under its own name"):
             asking.raw_predict(request={"endpoint": name, "http_body": httpbody_pb2.HttpBody(data=body)})
+
+        (piece,) = asking.stream_raw_predict(
+            request={"endpoint": name, "http_body": httpbody_pb2.HttpBody(content_type=media_type, data=body)},
+            metadata=metadata,
+        )
+        assert piece.data == answer.data
 
         two = v1.DeployedModel(id=deployed.id, dedicated_resources={"min_replica_count": 2, "max_replica_count": 2})
         paths = ["dedicated_resources.min_replica_count", "dedicated_resources.max_replica_count"]

@@ -12,7 +12,10 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import aiplatform_v1 as v1
 from google.cloud import storage
 
+from modelserve.backend import DeploymentSpec
 from modelserve.runtime.fetch import fetch
+from modelserve.testing import models
+from modelserve_vertex import VertexBackend
 from modelserve_vertex.rehearsal import VertexRehearsal
 from modelserve_vertex.rehearsal.methods import match, methods
 
@@ -142,6 +145,26 @@ def test_a_dedicated_endpoint_answers_under_its_own_name_only(
     assert made.dedicated_endpoint_dns.startswith("own.europe-west4-")
     answer = httpx.post(f"{rehearsal.url}/v1/{made.name}:rawPredict", content=b"x")
     assert "own name" in answer.json()["error"]["message"]
+
+
+@pytest.mark.long
+def test_answers_stream_from_dedicated_endpoints_only(
+    endpoints: v1.EndpointServiceClient, rehearsal: VertexRehearsal
+) -> None:
+    bundle = models.linear()
+    for kind in ("shared", "dedicated"):
+        backend = VertexBackend({**rehearsal.options, "endpoint": kind})
+        backend.deploy(bundle, DeploymentSpec(kind)).close()
+    answers = {}
+    for made in endpoints.list_endpoints(parent=PARENT):
+        answers[made.display_name] = httpx.post(
+            f"{rehearsal.url}/v1/{made.name}:streamRawPredict",
+            json={"instances": [[1, 2, 3, 4]]},
+            headers={"host": made.dedicated_endpoint_dns} if made.dedicated_endpoint_dns else {},
+        )
+    assert answers["dedicated"].json().keys() == {"predictions"}
+    assert answers["shared"].status_code == 400
+    assert "dedicated endpoints only" in answers["shared"].json()["error"]["message"]
 
 
 def test_the_shared_hosts_quota_of_requests_is_kept(

@@ -120,14 +120,14 @@ def joint() -> Bundle:
     return _bundle("Centred", _Graph(nodes, {}), signature, {"x": np.eye(2, dtype=np.float32)}, rows_independent=False)
 
 
-def picky() -> Bundle:
-    """`index` int64[batch] -> `value` float32[batch] from a table of 4: the model itself refuses any other index."""
+def picky(size: int = 4) -> Bundle:
+    """`index` int64[batch] -> `value` float32[batch] from a table: the model itself refuses any index beyond it."""
     from onnx import helper
 
     nodes = [helper.make_node("Gather", ["table", "index"], ["value"])]
     signature = Signature((TensorSpec("index", "int64", ("batch",)),), (TensorSpec("value", "float32", ("batch",)),))
-    table = np.arange(4, dtype=np.float32)
-    return _bundle("Lookup", _Graph(nodes, {"table": table}), signature, {"index": np.array([0, 3])})
+    table = np.arange(size, dtype=np.float32)
+    return _bundle("Lookup", _Graph(nodes, {"table": table}), signature, {"index": np.array([0, size - 1])})
 
 
 def live(reason: str = "It is a plain Python function.") -> LiveCallable:

@@ -15,13 +15,13 @@ from typing import Any
 from modelserve.backend import Job, WorkPart
 from modelserve.backend.journal import Journal
 from modelserve.backend.preflight import Check, look_all, require_passed
-from modelserve.errors import ConfigError, NotReadyError
+from modelserve.errors import NotReadyError
 from modelserve_vertex import limits, names, requests, state
 from modelserve_vertex.batch.files import JobFiles, remove_all
 from modelserve_vertex.batch.job import NothingToDo, VertexJob
 from modelserve_vertex.batch.service import BatchPredictions
 from modelserve_vertex.options import VertexOptions
-from modelserve_vertex.validation import check
+from modelserve_vertex.validation import require_kept
 
 
 class Batches:
@@ -57,8 +57,7 @@ class Batches:
             request = self._request(name, model, longest)
             attempt = names.attempt(request.batch_prediction_job)
             journal.will_create("batch job", request.batch_prediction_job.display_name, partial(self._end, attempt))
-            made = self._service.create(request)
-        return self._job(name, self._first(name, made))
+            return self._job(name, self._first(name, self._service.create(request)))
 
     def end_all(self) -> None:
         """End every job of the deployment, and remove what was made for it. Quiet where there is none."""
@@ -85,9 +84,7 @@ class Batches:
 
     def _look_before(self, name: str, model: Any) -> None:
         def look() -> str:
-            wrong = [str(violation) for violation in check(self._request(name, model, 1))]
-            if wrong:
-                raise ConfigError(f"Vertex AI would refuse: {'; '.join(wrong)}. Change the option that says so.")
+            require_kept(self._request(name, model, 1))
             return "The request keeps the rules."
 
         require_passed(look_all([Check("requests", look)]), f"Predicting in batches with {self._deployment!r}")

@@ -1,7 +1,9 @@
 """The files of one job, below its deployment's folder.
 
-gs://<bucket>/modelserve/<deployment>/jobs/<job>/input/<part>-<rows>.jsonl     written here
-output/prediction-.../...     written by the service
+    gs://<bucket>/modelserve/<deployment>/jobs/<job>/input/<part>-<rows>.jsonl     written here
+                                                     output/prediction-.../...     written by the service
+
+How many rows a part has stands in its name, so that one that is not answered whole is known.
 """
 
 from __future__ import annotations

@@ -60,21 +60,21 @@ class BatchPredictions:
         deadline, asked = time.monotonic() + _END_S, set[str]()
         while (found := self.get(resource)) is not None:
             verb = "delete" if found.state in ENDED else "cancel"
-            if verb not in asked:
+            if verb not in asked and self._begun(verb, resource):
                 asked.add(verb)
-                self._ask(verb, resource)
-            elif time.monotonic() > deadline:
+                continue
+            if time.monotonic() > deadline:
                 raise DeadlineError(f"The batch job {names.short(resource)} does not end. Delete it again later.")
-            else:
-                time.sleep(self._poll_s)
+            time.sleep(self._poll_s)
 
-    def _ask(self, verb: str, resource: str) -> None:
-        """Begin to cancel or to delete; whether that came to anything is seen by looking at the job."""
+    def _begun(self, verb: str, resource: str) -> bool:
+        """Ask to cancel or to delete; False where that made no sense any more, or not yet."""
         call = getattr(self.google.jobs, f"{verb}_batch_prediction_job")
         try:
             with asking(f"Asking to {verb} the batch job {names.short(resource)}"):
                 call(request={"name": resource}, **self.google.writing)
         except BackendError as error:
-            # It ended a moment ago, or is gone.
             if status_of(error.__cause__ or error) not in {"FAILED_PRECONDITION", "NOT_FOUND"}:
                 raise
+            return False
+        return True

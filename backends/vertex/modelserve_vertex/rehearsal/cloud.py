@@ -24,6 +24,7 @@ from modelserve_vertex.rehearsal.endpoints import PROJECT_NUMBER, Endpoints
 from modelserve_vertex.rehearsal.fleets import Fleets
 from modelserve_vertex.rehearsal.jobs import BatchJobs
 from modelserve_vertex.rehearsal.models import Models
+from modelserve_vertex.rehearsal.monitoring import Monitoring
 from modelserve_vertex.rehearsal.neighbours import Neighbours
 from modelserve_vertex.rehearsal.operations import Operations
 from modelserve_vertex.rehearsal.quota import Quota
@@ -53,9 +54,10 @@ class VertexCloud:
         self.endpoints = Endpoints(self.operations, self.fleets)
         self.deployed = DeployedModels(self.operations, self.endpoints, self.models, self.fleets, self.quota)
         self.jobs = BatchJobs(self.operations, self.models, self.objects, self.fleets, self.faults)
-        self.door = Door(self.endpoints, self.models, self.fleets)
+        self.monitoring = Monitoring()
+        self.door = Door(self.endpoints, self.models, self.fleets, self.monitoring)
         self.storage = StorageApi(self.objects)
-        self.neighbours = Neighbours(self.fleets)
+        self.neighbours = Neighbours(self.fleets, self.monitoring)
         self._startup_s = startup_s
         self._handlers = self._collected()
 

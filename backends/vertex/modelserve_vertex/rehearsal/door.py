@@ -1,6 +1,8 @@
 """The door in front of containers: which endpoint is meant, what it lets through, which model gets the request.
 
-request ─► right host? small enough? in the quota? ─► by the traffic split ─► a container ─► its answer, status and all
+    request ─► right host? small enough? in the quota? ─► by the traffic split ─► a container
+
+Its answer comes back as it is, status and all.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from modelserve_vertex.rehearsal.containers import routes
 from modelserve_vertex.rehearsal.endpoints import Endpoints
 from modelserve_vertex.rehearsal.fleets import Fleets
 from modelserve_vertex.rehearsal.models import Models
+from modelserve_vertex.rehearsal.monitoring import Monitoring
 
 #: Used where an endpoint has none of its own; a third party's note, to be seen live.
 _DEFAULT_TIMEOUT_S = 600.0
@@ -49,21 +52,25 @@ class Door:
         requests_per_minute: Of all shared endpoints together; None where the documented quota counts.
     """
 
-    def __init__(self, endpoints: Endpoints, models: Models, fleets: Fleets) -> None:
+    def __init__(self, endpoints: Endpoints, models: Models, fleets: Fleets, monitoring: Monitoring) -> None:
         self._endpoints = endpoints
+        self._monitoring = monitoring
         self._models = models
         self._fleets = fleets
         self._lock = threading.Lock()
         self._counted: dict[int, int] = {}
         self.requests_per_minute: int | None = None
 
-    def raw(self, endpoint: str, body: bytes, content_type: str, host: str) -> Answered:
+    def raw(self, endpoint: str, body: bytes, content_type: str, host: str, *, streams: bool = False) -> Answered:
         """A container's answer to a body that is carried untouched.
 
         Args:
             host: The name by which the endpoint was asked.
+            streams: Whether the answer was asked for in pieces.
         """
         chosen = self._chosen(endpoint, len(body), host)
+        if streams and not chosen.limits.streams:
+            raise google_errors.FailedPrecondition("StreamRawPredict is for dedicated endpoints only.")
         answered = self._forwarded(chosen, body, content_type)
         headers = {name: value for name, value in answered.headers.items() if name.lower() in _PASSED_ON}
         headers["x-vertex-ai-endpoint-id"] = names.short(endpoint)
@@ -116,12 +123,17 @@ class Door:
         fleet = self._fleets.find(chosen.endpoint.name, chosen.deployed.id)
         if fleet is None:
             raise google_errors.ServiceUnavailable(f"DeployedModel {chosen.deployed.id} has just been undeployed.")
+        status = 503
         try:
             answered = fleet.forward("POST", path, {"content-type": content_type}, body, timeout_s)
+            status = answered.status
         except httpx.TimeoutException as error:
+            status = 504
             raise google_errors.DeadlineExceeded(f"The model did not answer within {timeout_s:g} s.") from error
         except httpx.TransportError as error:
             raise google_errors.ServiceUnavailable(f"The model server broke off: {error}") from error
+        finally:
+            self._monitoring.note(names.short(chosen.endpoint.name), chosen.deployed.id, status)
         if len(answered.body) > chosen.limits.payload_bytes:
             raise google_errors.InvalidArgument(
                 f"Response payload size exceeds the limit: {chosen.limits.payload_bytes} bytes."

@@ -17,7 +17,7 @@ from google.api_core import exceptions as google_errors
 from modelserve.standin.faults import LostAnswer
 from modelserve.standin.loopback import Answered
 from modelserve_vertex.rehearsal.cloud import VertexCloud
-from modelserve_vertex.rehearsal.methods import Method, methods
+from modelserve_vertex.rehearsal.methods import STREAM, Method, methods
 from modelserve_vertex.rehearsal.operations import plain
 
 _THREADS = 16
@@ -81,10 +81,10 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # its class is un
         return answer
 
     def _called(self, name: str, request: Any, metadata: dict[str, str]) -> Any:
-        if name in {"RawPredict", "StreamRawPredict"}:
-            host = self._host(request.endpoint, metadata)
-            body = request.http_body
-            return _as_body(self._cloud.door.raw(request.endpoint, body.data, body.content_type, host))
+        if name in {"RawPredict", STREAM}:
+            host, body = self._host(request.endpoint, metadata), request.http_body
+            door = self._cloud.door
+            return _as_body(door.raw(request.endpoint, body.data, body.content_type, host, streams=name == STREAM))
         if name == "Predict":
             return self._cloud.door.predict(request, self._host(request.endpoint, metadata))
         return self._cloud.call(name, request)

@@ -1,8 +1,10 @@
 """JobService, of batch prediction jobs: each has containers of its own for as long as it runs, and no endpoint.
 
-PENDING ──containers ready──► RUNNING ──► SUCCEEDED          what was written stays in the bucket
-│                            │  └────► FAILED
-└────────────cancel──────────┴───────► CANCELLED
+    PENDING ──containers ready──► RUNNING ──► SUCCEEDED
+       │                             │  └───► FAILED
+       └───────────cancel────────────┴──────► CANCELLED
+
+What was written stays in the bucket.
 """
 
 from __future__ import annotations
@@ -15,14 +17,13 @@ from typing import Any
 from google.api_core import exceptions as google_errors
 from google.cloud import aiplatform_v1 as v1
 from google.protobuf import empty_pb2
-from google.rpc import status_pb2
 
 from modelserve.standin.faults import Faults
 from modelserve_vertex.rehearsal.containers import routes
 from modelserve_vertex.rehearsal.filters import matching
 from modelserve_vertex.rehearsal.fleets import Fleets
 from modelserve_vertex.rehearsal.models import Models
-from modelserve_vertex.rehearsal.operations import Operations
+from modelserve_vertex.rehearsal.operations import Operations, status
 from modelserve_vertex.rehearsal.scoring import Scoring
 from modelserve_vertex.rehearsal.storage import Objects
 
@@ -136,18 +137,24 @@ class BatchJobs:
 
     def _run(self, running: _Running, model: Any) -> None:
         job = running.job
+        failure: google_errors.GoogleAPICallError | None = None
         try:
             self._answered(running, model)
-            ended = _STATE.JOB_STATE_SUCCEEDED
         except google_errors.GoogleAPICallError as error:
-            ended = _STATE.JOB_STATE_FAILED
-            code = error.grpc_status_code.value[0] if error.grpc_status_code else 2
-            job.error = status_pb2.Status(code=code, message=error.message)
+            failure = error
+        except Exception as error:  # noqa: BLE001  # a fault of the stand-in, seen by whoever asks for the job
+            failure = google_errors.InternalServerError(repr(error))
         finally:
             self._fleets.stop(job.name, _MODEL_ID)
         with self._lock:
+            if running.cancelled.is_set():
+                failure = google_errors.Cancelled("The job was cancelled.")
+                job.state = _STATE.JOB_STATE_CANCELLED
+            else:
+                job.state = _STATE.JOB_STATE_SUCCEEDED if failure is None else _STATE.JOB_STATE_FAILED
             job.end_time = datetime.now(UTC)
-            job.state = _STATE.JOB_STATE_CANCELLED if running.cancelled.is_set() else ended
+            if failure is not None:
+                job.error = status(failure)
 
     def _answered(self, running: _Running, model: Any) -> None:
         job = running.job

@@ -16,6 +16,8 @@ from typing import Any
 from google.longrunning import operations_pb2
 
 SERVICES = ("model_service", "endpoint_service", "prediction_service", "job_service")
+#: The method whose answer comes in pieces; its body is carried untouched, as RawPredict's.
+STREAM = "StreamRawPredict"
 _TRANSPORTS = "google.cloud.aiplatform_v1.services.{}.transports"
 _HOLE = re.compile(r"\{(?P<name>[\w.]+)(=(?P<pattern>[^}]*))?\}")
 

@@ -82,8 +82,7 @@ class Operations:
         try:
             response = work(reach)
         except google_errors.GoogleAPICallError as error:
-            code = error.grpc_status_code.value[0] if error.grpc_status_code else code_pb2.UNKNOWN
-            failure = status_pb2.Status(code=code, message=error.message)
+            failure = status(error)
         except Exception as error:  # noqa: BLE001  # whoever asks for the operation sees it, as a fault of the service
             failure = status_pb2.Status(code=code_pb2.INTERNAL, message=repr(error))
         else:
@@ -94,6 +93,12 @@ class Operations:
         with self._lock:
             operation.error.CopyFrom(failure)
             operation.done = True
+
+
+def status(error: google_errors.GoogleAPICallError) -> status_pb2.Status:
+    """An error as the resources and operations of the API hold it."""
+    code = error.grpc_status_code.value[0] if error.grpc_status_code else code_pb2.UNKNOWN
+    return status_pb2.Status(code=code, message=error.message)
 
 
 def plain(message: Any) -> Any:

@@ -16,13 +16,13 @@ from google.protobuf import json_format
 from modelserve.standin.faults import LostAnswer
 from modelserve.standin.loopback import Answered, Broken, Exchange
 from modelserve_vertex.rehearsal.cloud import VertexCloud
-from modelserve_vertex.rehearsal.methods import HttpRule, Method, match
+from modelserve_vertex.rehearsal.methods import STREAM, HttpRule, Method, match
 from modelserve_vertex.rehearsal.operations import plain
 
 _JSON = {"content-type": "application/json; charset=UTF-8"}
 #: What a peered network asks.
 _PRIVATE = re.compile(r"/v1/models/(?P<id>\d+):predict")
-_RAW = {"RawPredict", "StreamRawPredict"}
+_RAW = {"RawPredict", STREAM}
 #: Of the query: how the answer is to look, and who asks.
 _NOT_FIELDS = {"key", "alt", "prettyPrint"}
 
@@ -61,12 +61,12 @@ class RestFront:
             raise google_errors.NotFound(f"There is no {exchange.method} {exchange.path}.")
         method, rule, fields = hit
         if method.name in _RAW:
-            return method.name, lambda: self._raw(fields["endpoint"], exchange)
+            return method.name, lambda: self._raw(fields["endpoint"], exchange, streams=method.name == STREAM)
         return method.name, lambda: self._typed(method, rule, fields, exchange)
 
-    def _raw(self, endpoint: str, exchange: Exchange) -> Answered:
+    def _raw(self, endpoint: str, exchange: Exchange, *, streams: bool = False) -> Answered:
         content_type = exchange.headers.get("content-type", "application/octet-stream")
-        return self._cloud.door.raw(endpoint, exchange.body, content_type, _host(exchange))
+        return self._cloud.door.raw(endpoint, exchange.body, content_type, _host(exchange), streams=streams)
 
     def _typed(self, method: Method, rule: HttpRule, fields: dict[str, str], exchange: Exchange) -> Answered:
         request = method.wrapped(_message(method, rule, fields, exchange))

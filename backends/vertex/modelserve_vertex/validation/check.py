@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from modelserve.errors import ConfigError
 from modelserve_vertex.validation.behaviours import PACKAGE, output_only, required, resource_patterns
 from modelserve_vertex.validation.rules import RULES
 
@@ -57,6 +58,17 @@ def check(request: Any) -> list[Violation]:
     found = list(_fields(message, "", is_partial=is_partial, is_top=True))
     # The rules look into fields that must be there.
     return found or [Violation(*one) for one in RULES.get(name, lambda _message: [])(message)]
+
+
+def require_kept(*sent: Any) -> None:
+    """Stop here where Vertex AI would refuse one of these requests.
+
+    Raises:
+        ConfigError: naming everything that is wrong.
+    """
+    wrong = [str(violation) for request in sent for violation in check(request)]
+    if wrong:
+        raise ConfigError(f"Vertex AI would refuse: {'; '.join(wrong)}. Change the option that says so.")
 
 
 def _fields(message: Any, path: str, *, is_partial: bool, is_top: bool = False) -> Iterator[Violation]:
