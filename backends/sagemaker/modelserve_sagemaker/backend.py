@@ -53,7 +53,7 @@ class SageMakerBackend(Backend):
         Capability.ATTACH: Support.FULL,
         Capability.LOGS: Support.FULL,
         Capability.LIVE_CALLABLE: Support.IMPOSSIBLE,  # code from the network is never run
-        Capability.BATCH: Support.NOT_IMPLEMENTED,
+        Capability.BATCH: Support.FULL,
         Capability.REHEARSAL: Support.FULL,
     }
     options: ClassVar[Mapping[str, str]] = SageMakerOptions.described()
@@ -166,12 +166,15 @@ class SageMakerBackend(Backend):
 
     def _forget_version(self, plan: Plan, old_config: str) -> None:
         old = self._inventory.resources(plan.deployment)
+        # Batch jobs go on with the model that they began with; it goes with the next update, or with the deployment.
+        at_work = self._inventory.models_at_work(old)
+        needed = {plan.digest} | {one.marks.digest for one in old if one.kind == "transform-job"}
         for one in old:
             if one.kind == "endpoint-config" and one.name == old_config:
                 self._inventory.remove(one.kind, one.name)
-            if one.kind == "model" and one.name != plan.model_name:
+            if one.kind == "model" and one.name not in {plan.model_name, *at_work}:
                 self._inventory.remove(one.kind, one.name)
-        for digest in {one.marks.digest for one in old} - {plan.digest}:
+        for digest in {one.marks.digest for one in old} - needed:
             Storage(self._account, self._options, plan.deployment, digest).remove()
 
     def _successor(self, bundle: Bundle, name: str, running: dict[str, Any], tell: Callable[[str], None]) -> Plan:

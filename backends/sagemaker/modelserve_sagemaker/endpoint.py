@@ -9,6 +9,7 @@ from typing import Any
 from modelserve.backend import (
     Endpoint,
     EndpointStatus,
+    Job,
     Limits,
     ReplicaStatus,
     ReplyFuture,
@@ -16,11 +17,13 @@ from modelserve.backend import (
     Scale,
     Servable,
     State,
+    WorkPart,
 )
 from modelserve.bundle.manifest import Manifest
 from modelserve.errors import DeploymentClosedError, DeploymentNotFoundError, ModelServeError, QuotaError
 from modelserve_sagemaker import logs, scaling
 from modelserve_sagemaker.asynchronous import AsynchronousDoor
+from modelserve_sagemaker.batch import Batch
 from modelserve_sagemaker.clients import Account
 from modelserve_sagemaker.inventory import Inventory
 from modelserve_sagemaker.invoke import Door
@@ -98,6 +101,10 @@ class SageMakerEndpoint(Endpoint):
     def logs(self) -> Iterable[str]:
         self._check_open()
         return logs.lines(self._account, self.name)
+
+    def batch(self, name: str, parts: Iterable[WorkPart]) -> Job:
+        self._check_open()
+        return Batch(self._account, self._options, self._inventory, self.name).job(name, parts)
 
     def close(self) -> None:
         self._closed = True

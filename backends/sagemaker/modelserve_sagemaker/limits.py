@@ -1,7 +1,8 @@
 """SageMaker's figures, each with where it is written.
 
 Payloads and times: https://docs.aws.amazon.com/sagemaker/latest/dg/realtime-endpoints.html, serverless-endpoints.html,
-async-inference.html, and the Hosting FAQ; container contract: your-algorithms-inference-code.html.
+async-inference.html, and the Hosting FAQ; jobs: APIReference/API_CreateTransformJob.html; container contract:
+your-algorithms-inference-code.html.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ MIB = 1 << 20
 REQUEST_BYTES = {Mode.REAL_TIME: 25_000_000, Mode.SERVERLESS: 4 * MIB, Mode.ASYNCHRONOUS: 1_000_000_000}
 #: Longest time for an answer by mode.
 TIMEOUT_S = {Mode.REAL_TIME: 60.0, Mode.SERVERLESS: 60.0, Mode.ASYNCHRONOUS: 3600.0}
+#: A job's requests: what those under way at a machine may hold together, and the longest line that the runtime reads.
+_TRANSFORMS_MB = 100
+_MOST_TRANSFORMS = 4
+LONGEST_ROW_BYTES = 16 * MIB
 #: The client gives up a little later than SageMaker does, so that it hears SageMaker's own word.
 SOCKET_GRACE_S = 10.0
 SERVERLESS_STARTUP_S = 180
@@ -35,6 +40,11 @@ _TYPE = re.compile(r"ml\.(?P<family>[a-z]+)(?P<generation>\d+)(?P<traits>[a-z-]*
 def limits_of(options: SageMakerOptions) -> Limits:
     """What one request may be."""
     return Limits(request_bytes=REQUEST_BYTES[options.mode], timeout_s=TIMEOUT_S[options.mode], parallel=8)
+
+
+def transforms_at_once(payload_mb: int) -> int:
+    """How many requests of a job may be under way at a machine."""
+    return max(1, min(_MOST_TRANSFORMS, _TRANSFORMS_MB // payload_mb))
 
 
 def architecture(instance_type: str) -> str:
