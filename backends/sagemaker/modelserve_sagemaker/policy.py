@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from modelserve_sagemaker import logs
 from modelserve_sagemaker.clients import Account
 from modelserve_sagemaker.images import image_of
 from modelserve_sagemaker.options import SageMakerOptions
@@ -28,7 +29,7 @@ def documents(account: Account, options: SageMakerOptions) -> dict[str, Any]:
 
 
 def _caller(account: Account, options: SageMakerOptions) -> list[dict[str, Any]]:
-    arns = [account.arn(kind, "*") for kind in ("model", "endpoint-config", "endpoint")]
+    arns = [account.arn(kind, "*") for kind in ("model", "endpoint-config", "endpoint", "transform-job")]
     bucket, objects = _bucket(account, options)
     statements = [
         _allow(
@@ -46,7 +47,13 @@ def _caller(account: Account, options: SageMakerOptions) -> list[dict[str, Any]]
             ],
             arns,
         ),
-        _allow(["sagemaker:ListModels", "sagemaker:ListEndpointConfigs", "sagemaker:ListEndpoints"], ["*"]),
+        _allow(
+            [f"sagemaker:{verb}TransformJob" for verb in ("Create", "Describe", "Stop")],
+            [account.arn("transform-job", "*"), account.arn("model", "*")],
+        ),
+        _allow(
+            [f"sagemaker:List{kind}" for kind in ("Models", "EndpointConfigs", "Endpoints", "TransformJobs")], ["*"]
+        ),
         {
             **_allow(["iam:PassRole"], [options.role_arn]),
             "Condition": {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
@@ -55,9 +62,10 @@ def _caller(account: Account, options: SageMakerOptions) -> list[dict[str, Any]]
         _allow(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], [objects]),
         _allow(["s3:ListBucket", "s3:GetBucketLocation"], [bucket]),
         _allow(["ecr:DescribeImages"], [_repository(account, options)]),
+        _allow(["logs:FilterLogEvents", "logs:DeleteLogGroup"], [_log_group(account, logs.group_of("*"))]),
         _allow(
-            ["logs:FilterLogEvents", "logs:DeleteLogGroup"],
-            [f"arn:{account.partition}:logs:{account.region}:{account.number}:log-group:/aws/sagemaker/Endpoints/*"],
+            ["logs:FilterLogEvents", "logs:DescribeLogStreams", "logs:DeleteLogStream"],
+            [_log_group(account, logs.JOBS), _log_group(account, f"{logs.JOBS}:*")],
         ),
         _allow(["servicequotas:ListServiceQuotas"], ["*"]),
     ]
@@ -95,12 +103,13 @@ def _role(account: Account, options: SageMakerOptions) -> list[dict[str, Any]]:
     writes = options.is_asynchronous or options.capture_percent is not None
     statements = [
         _allow(["s3:GetObject", *(["s3:PutObject"] if writes else [])], [objects]),
+        _allow(["s3:PutObject"], [f"{objects}/jobs/*"]),
         _allow(["s3:ListBucket"], [bucket]),
         _allow(["ecr:GetAuthorizationToken"], ["*"]),
         _allow(_PULL, [_repository(account, options)]),
         _allow(
             ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams"],
-            [f"arn:{account.partition}:logs:{account.region}:{account.number}:log-group:/aws/sagemaker/*"],
+            [_log_group(account, "/aws/sagemaker/*")],
         ),
         _allow(["cloudwatch:PutMetricData", *(["cloudwatch:DescribeAlarms"] if options.alarms else [])], ["*"]),
     ]
@@ -125,6 +134,10 @@ def _allow(actions: list[str], resources: list[str]) -> dict[str, Any]:
 def _bucket(account: Account, options: SageMakerOptions) -> tuple[str, str]:
     arn = f"arn:{account.partition}:s3:::{bucket_of(account, options)}"
     return arn, f"{arn}/{options.prefix.strip('/')}/*"
+
+
+def _log_group(account: Account, name: str) -> str:
+    return f"arn:{account.partition}:logs:{account.region}:{account.number}:log-group:{name}"
 
 
 def _repository(account: Account, options: SageMakerOptions) -> str:

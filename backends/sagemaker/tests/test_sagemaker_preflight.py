@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from modelserve import image as builder
-from modelserve.backend import DeploymentSpec, Scale, Verdict
+from modelserve.backend import DeploymentSpec, JobState, Scale, Verdict, WorkPart
+from modelserve.dataset import on_service
 from modelserve.errors import PreflightError
 from modelserve.model import Model
 from modelserve.testing import models
@@ -109,7 +110,9 @@ def test_a_policy_names_what_the_options_need_and_nothing_more(rehearse: Open) -
     assert {"sagemaker:CreateEndpoint", "iam:PassRole", "ecr:DescribeImages"} <= actions(plain["caller"])
     assert "application-autoscaling:RegisterScalableTarget" in actions(plain["caller"])
     assert "sagemaker:InvokeEndpoint" in actions(plain["caller"])
-    assert {"s3:PutObject", "sns:Publish", "ec2:DescribeVpcs", "kms:Decrypt"} & actions(plain["role"]) == set()
+    assert {"sns:Publish", "ec2:DescribeVpcs", "kms:Decrypt"} & actions(plain["role"]) == set()
+    (put,) = [one for one in plain["role"]["Statement"] if "s3:PutObject" in one["Action"]]
+    assert put["Resource"] == ["arn:aws:s3:::modelserve-123456789012-eu-west-1/modelserve/*/jobs/*"]
     assert plain["trust"]["Statement"][0]["Principal"] == {"Service": "sagemaker.amazonaws.com"}
     rich = rehearse(
         mode="asynchronous", success_topic="arn:aws:sns:eu-west-1:123456789012:done", kms_key="key",
@@ -141,6 +144,12 @@ def test_whatever_a_life_calls_stands_in_the_policy(rehearsal: SageMakerRehearsa
     list(endpoint.logs())
     backend.attach("digits").close()
     backend.list()
+    for attempt in ("answered", "stopped"):
+        job = endpoint.batch("work", [WorkPart(0, b'{"$row":[0,0],"inputs":{"x":[1,2,3,4]},"outputs":["y"]}\n')])
+        if attempt == "answered":
+            assert on_service.follow(job, lambda _status: None).state is JobState.COMPLETED
+            assert job.lines(0)
+        job.delete()
     endpoint.delete()
     needed = {CALLED.get(call, call.replace(".", ":")) for call in calls} - {"sts:GetCallerIdentity"}
     assert sorted(needed - allowed) == []

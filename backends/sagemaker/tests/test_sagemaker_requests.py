@@ -89,6 +89,14 @@ def serverless(**more: Any) -> dict[str, Any]:
     return {"ProductionVariants": [variant], **more}
 
 
+def transform(**more: Any) -> dict[str, Any]:
+    request = {
+        "MaxConcurrentTransforms": 4, "MaxPayloadInMB": 6, "BatchStrategy": "MultiRecord",
+        "TransformInput": {"SplitType": "Line"}, "TransformResources": {"InstanceCount": 1},
+    }  # fmt: skip
+    return {**request, **more}
+
+
 def canary(size: int, kind: str = "CANARY", member: str = "CanarySize") -> dict[str, Any]:
     routing = {"Type": kind, member: {"Type": "CAPACITY_PERCENT", "Value": size}}
     return {"DeploymentConfig": {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing}}}
@@ -120,6 +128,9 @@ CONTAINER = {"Image": "a/b"}
         ("UpdateEndpoint", canary(51), "1 to 50"),
         ("UpdateEndpoint", canary(5, "LINEAR", "LinearStepSize"), "10 to 50"),
         ("UpdateEndpoint", canary(5, "LINEAR"), "needs LinearStepSize"),
+        ("CreateTransformJob", transform(MaxPayloadInMB=26), "above 100"),
+        ("CreateTransformJob", transform(TransformInput={}), "needs a SplitType"),
+        ("CreateTransformJob", transform(TransformResources={"InstanceCount": 101}), "at most 100"),
         ("CreateEndpoint", {"Tags": TAGGED}, "at most 50"),
         ("CreateEndpoint", {"Tags": [TAGGED[0], TAGGED[0]]}, "twice"),
         ("CreateEndpoint", {"Tags": [{"Key": "aws:x", "Value": ""}]}, "AWS's own"),
@@ -169,6 +180,7 @@ def test_a_machine_is_known_by_its_name(
     ("options", "said"),
     [
         ({"mode": "batch"}, "mode"),
+        ({"batch_instances": 101}, "batch_instances"),
         ({"memory_mb": 1500}, "memory_mb"),
         ({"canary_percent": 51}, "canary_percent"),
         ({"subnets": ["s"]}, "go together"),
