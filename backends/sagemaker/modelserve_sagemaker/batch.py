@@ -108,7 +108,7 @@ class Batch:
             journal.forget(entry)
             folder.remove()
             return another
-        return TransformJob(name, folder, self._account)
+        return TransformJob(name, folder, self._account, is_new=True)
 
     def _request(self, name: str, model: _Model, folder: JobFolder, payload_mb: int) -> dict[str, Any]:
         """What is sent: a row is a line, and a request to a container holds as many lines as fit."""

@@ -10,6 +10,7 @@ files are. Deleting one stops it and removes them; the same work asked for anew 
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any
 
 from modelserve.backend import Job, JobState, JobStatus, WorkPart
@@ -22,6 +23,8 @@ from modelserve_sagemaker.waiting import wait_until
 
 ENDED = {"Completed", "Failed", "Stopped"}
 _LONGEST_STOP_S = 1800.0
+#: AWS reads what was just written from elsewhere: for this long, what is missing may be on its way.
+_SEEN_AFTER_S = 30.0
 _PARTS, _ANSWERS = "parts", "answers"
 
 
@@ -79,15 +82,22 @@ class JobFolder:
 
 
 class TransformJob(Job):
-    """One job of ours."""
+    """One job of ours.
 
-    def __init__(self, name: str, folder: JobFolder, account: Account) -> None:
+    Args:
+        is_new: It was made a moment ago, and AWS may not see it yet.
+    """
+
+    def __init__(self, name: str, folder: JobFolder, account: Account, *, is_new: bool = False) -> None:
         self.name = name
         self._folder = folder
         self._account = account
+        self._seen_by = time.monotonic() + (_SEEN_AFTER_S if is_new else 0)
 
     def status(self) -> JobStatus:
         described, (parts, answered) = describe(self._account, self.name), self._folder.counts()
+        if described is None and parts and time.monotonic() < self._seen_by:
+            return JobStatus(JobState.RUNNING, "Created")
         if described is None or not parts:
             raise DeploymentNotFoundError(f"Job {self.name!r} is gone; something else deleted it.")
         state = described["TransformJobStatus"]

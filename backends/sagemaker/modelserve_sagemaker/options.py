@@ -33,7 +33,7 @@ class SageMakerOptions(Options):
     prefix: str = Field("modelserve", description="Prefix of the keys in that bucket. Default: 'modelserve'.")
     image: str | None = Field(
         None,
-        description="Runtime image in Amazon ECR. Default: modelserve:<version>-<architecture> of this account.",
+        description="Runtime image in Amazon ECR. Default: the one of this account that holds this very modelserve.",
     )
     push_image: bool = Field(
         False, description="Whether a deploy builds the runtime's image and pushes it where it is not there."

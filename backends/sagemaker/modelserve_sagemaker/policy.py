@@ -9,7 +9,7 @@ from typing import Any
 
 from modelserve_sagemaker import logs
 from modelserve_sagemaker.clients import Account
-from modelserve_sagemaker.images import image_of
+from modelserve_sagemaker.images import repository_of
 from modelserve_sagemaker.options import SageMakerOptions
 from modelserve_sagemaker.storage import bucket_of
 
@@ -141,8 +141,8 @@ def _log_group(account: Account, name: str) -> str:
 
 
 def _repository(account: Account, options: SageMakerOptions) -> str:
-    image = image_of(account, options)
-    return f"arn:{account.partition}:ecr:{image.region}:{image.account}:repository/{image.repository}"
+    region, number, name = repository_of(account, options)
+    return f"arn:{account.partition}:ecr:{region}:{number}:repository/{name}"
 
 
 _PUSH = (

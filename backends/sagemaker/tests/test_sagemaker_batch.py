@@ -21,7 +21,7 @@ from modelserve.dataset.on_service import follow
 from modelserve.deployment import Deployment
 from modelserve.errors import InputError, ModelServeError, PreflightError
 from modelserve.session import Session
-from modelserve.standin.faults import Failing, Fault, Interrupted, LostAnswer, Switches, Throttled
+from modelserve.standin.faults import Failing, Fault, Interrupted, LostAnswer, NotYetSeen, Switches, Throttled
 from modelserve.testing import models
 from modelserve_sagemaker.rehearsal import SageMakerRehearsal
 
@@ -95,6 +95,15 @@ def test_a_job_is_followed_by_its_stages_and_stopped_where_it_waits(rehearsal: S
     job.delete()
     assert rehearsal.leftovers() == before
     assert records(rehearsal) == {"1": "Stopped"}
+
+
+def test_a_job_that_aws_does_not_see_at_once_is_waited_for(rehearsal: SageMakerRehearsal) -> None:
+    endpoint = deployed(rehearsal)
+    job = endpoint.batch("work", PARTS)
+    rehearsal.standin.faults.plan("sagemaker.DescribeTransformJob", NotYetSeen(), times=2)
+    stages: list[str] = []
+    assert follow(job, lambda status: stages.append(status.stage)).state is JobState.COMPLETED
+    assert stages[0] == "Created"
 
 
 def test_a_job_that_somebody_else_stopped_has_failed_and_makes_way(rehearsal: SageMakerRehearsal) -> None:

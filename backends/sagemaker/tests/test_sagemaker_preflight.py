@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +14,12 @@ from modelserve.dataset import on_service
 from modelserve.errors import PreflightError
 from modelserve.model import Model
 from modelserve.testing import models
-from modelserve_sagemaker import registry
+from modelserve_sagemaker import images, registry
 from modelserve_sagemaker.rehearsal import SageMakerRehearsal
 
 Open = Callable[..., SageMakerRehearsal]
 SPEC = DeploymentSpec("digits")
+PASSED = Verdict.PASSED
 OTHER_TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}],
@@ -95,9 +95,20 @@ def test_where_it_is_asked_for_the_image_is_built_and_pushed(rehearse: Open, mon
     assert "is built and pushed" in findings["image"].text
     registry.push_runtime(account, rehearsal.backend._options, lambda _line: None)
     ((_, reference, login),) = pushed
-    assert re.fullmatch(r"123456789012\.dkr\.ecr\.eu-west-1\.amazonaws\.com/modelserve:.+-arm64", reference)
+    tag = builder.tag_of(builder.Recipe(platform=builder.Platform("arm64")))
+    assert reference == f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/modelserve:{tag}"
     assert isinstance(login, builder.Password)
     assert login.user == "AWS"
+
+
+def test_another_modelserve_than_the_one_that_was_pushed_is_noticed(
+    rehearsal: SageMakerRehearsal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {one.name: one.verdict for one in rehearsal.backend.preflight(models.linear(), SPEC)}["image"] is PASSED
+    monkeypatch.setattr("modelserve.image.assembly.product_digest", lambda: "sha256:changed")
+    images._own_tag.cache_clear()
+    assert "--push 123456789012.dkr.ecr.eu-west-1.amazonaws.com/modelserve --platform linux/amd64" in refused(rehearsal)
+    images._own_tag.cache_clear()
 
 
 def actions(document: dict[str, Any]) -> set[str]:
