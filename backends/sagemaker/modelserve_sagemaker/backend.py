@@ -80,7 +80,7 @@ class SageMakerBackend(Backend):
         return self._endpoint(spec.name, bundle.manifest)
 
     def attach(self, name: str) -> Endpoint:
-        status = status_of(name, self._account, self._inventory)
+        status = status_of(name, self._account, self._options, self._inventory)
         manifest = Storage(self._account, self._options, name, status.digest).manifest()
         return self._endpoint(name, manifest)
 
@@ -91,7 +91,7 @@ class SageMakerBackend(Backend):
         for one in found:
             if one.marks.deployment not in running:
                 rest[one.marks.deployment].append(one)
-        statuses = [status_of(name, self._account, self._inventory) for name in sorted(running)]
+        statuses = [status_of(name, self._account, self._options, self._inventory) for name in sorted(running)]
         return statuses + [self._leftover(name, left) for name, left in sorted(rest.items())]
 
     def delete(self, name: str) -> None:
@@ -123,7 +123,7 @@ class SageMakerBackend(Backend):
                 release.wait(plan, self._longest_s(spec))
                 if spec.scale is not None and not spec.scale.is_fixed and not self._options.is_serverless:
                     journal.will_create("scaling", spec.name, lambda: scaling.forget(self._account, spec.name))
-                    scaling.track(self._account, spec.name, spec.scale)
+                    scaling.track(self._account, spec.name, spec.scale, self._options.instance_type)
 
     def _change(
         self, bundle: Bundle, spec: DeploymentSpec, running: dict[str, Any], tell: Callable[[str], None]
@@ -158,11 +158,27 @@ class SageMakerBackend(Backend):
         """Blue to green; what the old version alone needed goes when the new one answers, and only then."""
         require_passed(self.preflight(bundle, DeploymentSpec(plan.deployment)), f"Updating {plan.deployment!r}")
         release = self._release(tell)
+        before = self._machine(old_config)
         with Journal(self.name, plan.deployment) as journal:
             release.prepare(bundle, plan, journal)
             release.update(plan)
             release.wait(plan, timeout_s)
+        self._aim_anew(plan.deployment, before)
         self._forget_version(plan, old_config)
+
+    def _aim_anew(self, name: str, before: str) -> None:
+        """A share of the processors is another figure on machines with more of them."""
+        machine = self._options.instance_type
+        if self._options.is_serverless or machine == before:
+            return
+        scale = scaling.tracked(self._account, name, before)
+        if scale is not None and scale.target_cpu is not None:
+            scaling.check(scale, self._options)
+            scaling.track(self._account, name, scale, machine)
+
+    def _machine(self, config: str) -> str:
+        described = self._account.call("sagemaker", "describe_endpoint_config", EndpointConfigName=config)
+        return str(described["ProductionVariants"][0].get("InstanceType", ""))
 
     def _forget_version(self, plan: Plan, old_config: str) -> None:
         old = self._inventory.resources(plan.deployment)

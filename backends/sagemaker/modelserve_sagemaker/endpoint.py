@@ -82,7 +82,7 @@ class SageMakerEndpoint(Endpoint):
         self._check_open()
         scaling.check(scale, self._options)
         if not self._options.is_serverless and not scale.is_fixed:
-            scaling.track(self._account, self.name, scale)
+            scaling.track(self._account, self.name, scale, self._options.instance_type)
             self._resize_into(scale)
             return
         if not self._options.is_serverless:
@@ -92,7 +92,7 @@ class SageMakerEndpoint(Endpoint):
 
     def status(self) -> EndpointStatus:
         self._check_open()
-        return status_of(self.name, self._account, self._inventory)
+        return status_of(self.name, self._account, self._options, self._inventory)
 
     def update(self, servable: Servable) -> None:
         self._check_open()
@@ -154,7 +154,7 @@ class SageMakerEndpoint(Endpoint):
             raise DeploymentClosedError(f"Deployment {self.name!r} was closed. Attach to it again.")
 
 
-def status_of(name: str, account: Account, inventory: Inventory) -> EndpointStatus:
+def status_of(name: str, account: Account, options: SageMakerOptions, inventory: Inventory) -> EndpointStatus:
     """An endpoint as AWS sees it now.
 
     Raises:
@@ -167,7 +167,7 @@ def status_of(name: str, account: Account, inventory: Inventory) -> EndpointStat
     state = _STATES.get(described["EndpointStatus"], State.FAILED)
     tracked = None
     with contextlib.suppress(ModelServeError):  # who may not look at the scaling still gets the rest
-        tracked = scaling.tracked(account, name)
+        tracked = scaling.tracked(account, name, options.instance_type)
     return EndpointStatus(
         name=name,
         backend="sagemaker",

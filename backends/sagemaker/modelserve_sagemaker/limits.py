@@ -33,6 +33,8 @@ _SHARE_OF_WEIGHTS = 1.5
 
 #: Memory in GiB of a family's `large`, which doubles with each size; for checks of the order of magnitude only.
 _GIB_OF_LARGE = {"c": 4, "m": 8, "r": 16}
+#: From this generation on a `large` has two processors, and each size twice as many as the one before.
+_REGULAR_SINCE = 5
 _SIZES = {"medium": 0.5, "large": 1, "xlarge": 2}
 _TYPE = re.compile(r"ml\.(?P<family>[a-z]+)(?P<generation>\d+)(?P<traits>[a-z-]*)\.(?P<size>\d*)(?P<word>[a-z]+)")
 
@@ -40,6 +42,14 @@ _TYPE = re.compile(r"ml\.(?P<family>[a-z]+)(?P<generation>\d+)(?P<traits>[a-z-]*
 def limits_of(options: SageMakerOptions) -> Limits:
     """What one request may be."""
     return Limits(request_bytes=REQUEST_BYTES[options.mode], timeout_s=TIMEOUT_S[options.mode], parallel=8)
+
+
+def processors(instance_type: str) -> int | None:
+    """How many a machine has; None where it is not known here."""
+    found = _TYPE.fullmatch(instance_type)
+    if not found or found["family"] not in _GIB_OF_LARGE or int(found["generation"]) < _REGULAR_SINCE:
+        return None
+    return None if found["word"] not in _SIZES else int(2 * _times(found))
 
 
 def transforms_at_once(payload_mb: int) -> int:
@@ -66,10 +76,14 @@ def memory_mib(options: SageMakerOptions) -> int | None:
     found = _TYPE.fullmatch(options.instance_type)
     if not found or found["family"] not in _GIB_OF_LARGE or found["word"] not in _SIZES:
         return None
-    scale = _SIZES[found["word"]] * (int(found["size"]) if found["size"] else 1)
-    return int(_GIB_OF_LARGE[found["family"]] * scale * 1024)
+    return int(_GIB_OF_LARGE[found["family"]] * _times(found) * 1024)
 
 
 def needed_mib(model_bytes: int, workers: int) -> int:
     """Memory that a model takes: one copy of its weights, and what each worker has of its own."""
     return _RUNTIME_MIB + workers * _WORKER_MIB + int(_SHARE_OF_WEIGHTS * model_bytes / MIB)
+
+
+def _times(found: re.Match[str]) -> float:
+    """How many times the `large` of its family a machine is."""
+    return _SIZES[found["word"]] * (int(found["size"]) if found["size"] else 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from modelserve.testing.conformance import BackendConformance
@@ -14,6 +16,20 @@ class TestSageMaker(BackendConformance):
     @pytest.fixture
     def place(self, standin_place: Place) -> Place:
         return standin_place
+
+
+@pytest.mark.long
+class TestServerless(BackendConformance):
+    @pytest.fixture
+    def place(self, standin_place_in: Callable[[str], Place]) -> Place:
+        return standin_place_in("serverless")
+
+
+@pytest.mark.long
+class TestAsynchronous(BackendConformance):
+    @pytest.fixture
+    def place(self, standin_place_in: Callable[[str], Place]) -> Place:
+        return standin_place_in("asynchronous")
 
 
 @pytest.mark.long

@@ -163,6 +163,26 @@ def test_target_tracking_adds_replicas_under_load_and_takes_them_back(rehearsal:
     assert rehearsal.leftovers() == []
 
 
+def test_processors_at_work_add_replicas_and_the_share_is_kept_on_other_machines(
+    rehearsal: SageMakerRehearsal, rehearse: Open
+) -> None:
+    spec = DeploymentSpec("digits", Scale(1, 2, target_cpu=0.1))  # of two processors: 20 % of one, 2 to go with 40 %
+    deployment = Deployment(rehearsal.backend.deploy(models.slow(400), spec), rehearsal.backend)
+    assert deployment.status().scale == spec.scale
+    rows = np.ones((64, 128), np.float32)
+    with Load(lambda: _same(deployment.predict(rows), (64, 128)), threads=2) as load:
+        _wait_for_replicas(deployment, 2)
+    assert load.failures == []
+    _wait_for_replicas(deployment, 1)
+    larger = type(rehearsal.backend)(
+        rehearsal.backend._options.model_copy(update={"instance_type": "ml.c7i.xlarge"}).model_dump()
+    )
+    larger._account.session = rehearsal.backend._account.session
+    larger.deploy(models.slow(400), DeploymentSpec("digits")).close()
+    (policy,) = rehearsal.standin.autoscaling.policies.popitem()[1].values()
+    assert policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == pytest.approx(40)
+
+
 def _wait_for_replicas(deployment: Deployment, count: int) -> None:
     deadline = time.monotonic() + 90
     while [one.state for one in deployment.status().replicas] != [State.READY] * count:
@@ -202,8 +222,8 @@ def test_what_a_killed_process_left_is_listed_and_deleted(rehearsal: SageMakerRe
     ("scale", "said"),
     [(Scale(0, 1), "at least one machine"), (Scale(1, 2, target_cpu=0.5), "target_inflight")],
 )
-def test_a_scale_that_sagemaker_has_not_is_refused(rehearsal: SageMakerRehearsal, scale: Scale, said: str) -> None:
-    deployment = deployed(rehearsal)
+def test_a_scale_that_sagemaker_has_not_is_refused(rehearse: Open, scale: Scale, said: str) -> None:
+    deployment = deployed(rehearse(instance_type="ml.t2.medium"))
     with pytest.raises(NotSupportedError, match=said):
         deployment._endpoint.scale(scale)
 
