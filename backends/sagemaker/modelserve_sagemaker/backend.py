@@ -1,6 +1,8 @@
 """Amazon SageMaker as a place that runs models: an endpoint for each deployment.
 
-deploy:  pre-flight ─ files to S3 ─ model ─ configuration ─ endpoint ─ wait ─ scaling
+    deploy:  pre-flight ─ files to S3 ─ model ─ configuration ─ endpoint ─ wait ─ scaling
+
+An update takes the same way beside the version that runs, which goes when the new one answers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """What is looked at before anything is billed.
 
-credentials ─ name ─ role ─ bucket ─ image ─ request ─ instance type ─ quota ─ payload ─ memory
+    credentials ─ name ─ role ─ bucket ─ image ─ request ─ instance type ─ scale ─ quota ─ payload ─ memory
+
+All of them are looked at, also after one was refused; what only AWS can answer says so.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     call("sagemaker", "create_model", ...)    sent once; sent again only where AWS did nothing (throttled), or where
                                               doing it twice is the same (a question whose answer was lost)
 
-Whatever goes to AWS goes through it, but for inferences.
+Inferences go by `invoke`, which signs and sends them itself.
 """
 
 from __future__ import annotations

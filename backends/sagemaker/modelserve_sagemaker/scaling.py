@@ -1,8 +1,10 @@
 """How many machines, or how many requests at once where there are no machines to count.
 
-scale(3)                                             three machines
-scale(minimum=1, maximum=4, target_inflight=4)       target tracking by Application Auto Scaling
-serverless: scale(minimum=0, maximum=20)             at most 20 requests at once; a minimum is kept warm, and billed
+    scale(3)                                          three machines
+    scale(minimum=1, maximum=4, target_inflight=4)    target tracking by Application Auto Scaling
+    serverless: scale(minimum=0, maximum=20)          at most 20 requests at once; a minimum is kept warm, and billed
+
+A fixed number ends the tracking, which would undo it.
 """
 
 from __future__ import annotations

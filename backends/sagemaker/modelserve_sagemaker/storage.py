@@ -1,7 +1,9 @@
 """A bundle in S3: the archive that SageMaker unpacks, and the manifest that says what it is.
 
-s3://<bucket>/<prefix>/<deployment>/<bundle's digest>/model.tar.gz      same bundle, same bytes
-                                                     /manifest.json     read again by whoever attaches
+    s3://<bucket>/<prefix>/<deployment>/<bundle's digest>/model.tar.gz      same bundle, same bytes
+                                                         /manifest.json     read again by whoever attaches
+
+The manifest is written last: where it is, the archive is whole.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """The life of an endpoint: Creating, InService, Updating, RollingBack, Failed, Deleting, each as long as it takes.
 
-create    containers start ─► /ping is 200 ─► InService                     or Failed, with the reason
-update    new containers beside the old ─► (canary, alarms) ─► traffic moves ─► old ones drain
-                                           └─ not healthy, or an alarm: RollingBack ─► InService as before
+    create    containers start ─► /ping is 200 ─► InService                     or Failed, with the reason
+    update    new containers beside the old ─► (canary, alarms) ─► traffic moves ─► old ones drain
+                                               └─ not healthy, or an alarm: RollingBack ─► InService as before
+
+The containers of batch jobs are started and ended here too.
 """
 
 from __future__ import annotations
