@@ -7,6 +7,7 @@ An update takes the same way beside the version that runs, which goes when the n
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -123,9 +124,18 @@ class SageMakerBackend(Backend):
             release.launch(plan, journal)
             if spec.wait:
                 release.wait(plan, self._longest_s(spec))
-                if spec.scale is not None and not spec.scale.is_fixed and not self._options.is_serverless:
-                    journal.will_create("scaling", spec.name, lambda: scaling.forget(self._account, spec.name))
-                    scaling.track(self._account, spec.name, spec.scale, self._options.instance_type)
+                self._begin_scaling(spec, bundle.manifest, journal)
+
+    def _begin_scaling(self, spec: DeploymentSpec, manifest: Manifest, journal: Journal) -> None:
+        """What the number of machines to start with does not say already."""
+        if spec.scale is None:
+            return
+        if self._options.is_serverless:
+            with contextlib.closing(self._endpoint(spec.name, manifest)) as endpoint:
+                endpoint.scale(spec.scale)
+        elif not spec.scale.is_fixed:
+            journal.will_create("scaling", spec.name, lambda: scaling.forget(self._account, spec.name))
+            scaling.track(self._account, spec.name, spec.scale, self._options.instance_type)
 
     def _change(
         self, bundle: Bundle, spec: DeploymentSpec, running: dict[str, Any], tell: Callable[[str], None]

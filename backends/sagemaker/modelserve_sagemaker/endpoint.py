@@ -197,7 +197,10 @@ def _fixed(described: dict[str, Any]) -> Scale | None:
 def _replicas(described: dict[str, Any], state: State) -> tuple[ReplicaStatus, ...]:
     variant = _variant(described)
     if "CurrentServerlessConfig" in variant:
-        return (ReplicaStatus("serverless", state, variant["CurrentServerlessConfig"]),)
+        # What is kept warm can be counted; without that there is one, which comes when it is asked.
+        warm = variant["CurrentServerlessConfig"].get("ProvisionedConcurrency", 0)
+        names = [f"warm-{index}" for index in range(warm)] or ["on-demand"]
+        return tuple(ReplicaStatus(name, state, variant["CurrentServerlessConfig"]) for name in names)
     there, wanted = variant.get("CurrentInstanceCount", 0), variant.get("DesiredInstanceCount", 0)
     return tuple(
         ReplicaStatus(f"{variant['VariantName']}-{index}", State.READY if index < there else State.STARTING)

@@ -230,13 +230,13 @@ def test_a_scale_that_sagemaker_has_not_is_refused(rehearse: Open, scale: Scale,
 
 def test_a_serverless_endpoint_answers_and_scales_by_concurrency(rehearse: Open) -> None:
     rehearsal = rehearse(mode="serverless")
-    deployment = deployed(rehearsal)
+    deployment = deployed(rehearsal, DeploymentSpec("digits", Scale(2, 10)))
+    assert deployment.status().scale == Scale(2, 10)
+    assert [replica.name for replica in deployment.status().replicas] == ["warm-0", "warm-1"]
     assert deployment.predict(ROWS).shape == (2, 3)
     assert deployment.limits.request_bytes == 4 << 20
-    deployment.scale(minimum=0, maximum=50)
-    assert deployment.status().scale == Scale(0, 50)
-    deployment.scale(minimum=5, maximum=50)
-    assert deployment.status().scale == Scale(5, 50)
+    deployment.scale(minimum=3, maximum=50)
+    assert deployment.status().scale == Scale(3, 50)
     deployment.delete()
     assert rehearsal.leftovers() == []
 

@@ -170,15 +170,18 @@ class Lives:
     def _resized(self, record: EndpointRecord, wishes: dict[str, dict[str, Any]]) -> None:
         failure = ""
         for name, wish in wishes.items():
+            wanted = wish.get("DesiredInstanceCount")
             if "ServerlessUpdateConfig" in wish:
                 record.serverless = {**record.serverless, **wish["ServerlessUpdateConfig"]}
-            if "DesiredInstanceCount" in wish:
-                record.desired[name] = wish["DesiredInstanceCount"]
-                try:
-                    record.fleets[name].resize(wish["DesiredInstanceCount"])
-                except (NotHealthyError, NoCapacityError) as error:
-                    failure = _reason(error)
-                record.desired.pop(name)
+                wanted = _kept_warm(record.serverless)
+            if wanted is None:
+                continue
+            record.desired[name] = wanted
+            try:
+                record.fleets[name].resize(wanted)
+            except (NotHealthyError, NoCapacityError) as error:
+                failure = _reason(error)
+            record.desired.pop(name)
         with self._records.lock:
             record.move("InService", failure)
 
@@ -211,7 +214,8 @@ class Lives:
             fleet = self.fleet(place, variant["ModelName"], startup_s=startup_s, group=group_of(record.name))
             made[name] = fleet
             try:
-                fleet.resize(counts.get(name, variant.get("InitialInstanceCount", 1)))
+                wanted = variant.get("InitialInstanceCount") or _kept_warm(variant.get("ServerlessConfig", {}))
+                fleet.resize(counts.get(name, wanted))
             except (NotHealthyError, NoCapacityError):
                 self._stop(made)
                 raise
@@ -245,6 +249,11 @@ class Lives:
         with tarfile.open(packed) as archive:
             archive.extractall(folder, filter="data")  # refuses links and what climbs out
         packed.unlink()
+
+
+def _kept_warm(serverless: Config) -> int:
+    """How many containers a serverless variant has here, where none rests."""
+    return max(1, int(serverless.get("ProvisionedConcurrency", 0)))
 
 
 def _reason(error: Exception) -> str:
