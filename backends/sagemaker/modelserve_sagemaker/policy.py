@@ -69,6 +69,9 @@ def _caller(account: Account, options: SageMakerOptions) -> list[dict[str, Any]]
         ),
         _allow(["servicequotas:ListServiceQuotas"], ["*"]),
     ]
+    if options.kms_key:
+        # To put there what is encrypted and read it again; the grants are what machines and jobs open their disks with.
+        statements.append(_allow([f"kms:{verb}" for verb in _ENCRYPTED], [options.kms_key]))
     if options.push_image:
         statements += [
             _allow(["ecr:GetAuthorizationToken"], ["*"]),
@@ -149,6 +152,7 @@ _PUSH = (
     "CreateRepository", "TagResource", "DescribeRepositories", "BatchGetImage", "BatchCheckLayerAvailability",
     "GetDownloadUrlForLayer", "InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload", "PutImage",
 )  # fmt: skip
+_ENCRYPTED = ("CreateGrant", "Decrypt", "DescribeKey", "GenerateDataKey")
 _NETWORK = (
     "CreateNetworkInterface", "CreateNetworkInterfacePermission", "DeleteNetworkInterface",
     "DeleteNetworkInterfacePermission", "DescribeNetworkInterfaces", "DescribeVpcs", "DescribeDhcpOptions",

@@ -130,6 +130,8 @@ def test_a_policy_names_what_the_options_need_and_nothing_more(rehearse: Open) -
         subnets=["subnet-1"], security_groups=["sg-1"], push_image=True,
     ).backend.policy()  # fmt: skip
     assert {"s3:PutObject", "sns:Publish", "ec2:DescribeVpcs", "kms:Decrypt"} <= actions(rich["role"])
+    assert {"kms:CreateGrant", "kms:Decrypt", "kms:GenerateDataKey"} <= actions(rich["caller"])
+    assert not any(action.startswith("kms:") for action in actions(plain["caller"]))
     assert {"sagemaker:InvokeEndpointAsync", "ecr:PutImage", "ecr:GetAuthorizationToken"} <= actions(rich["caller"])
     assert "application-autoscaling:RegisterScalableTarget" not in actions(
         rehearse(mode="serverless").backend.policy()["caller"]
