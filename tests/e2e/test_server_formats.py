@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
@@ -265,6 +266,21 @@ def test_many_rows_of_a_data_set_are_answered_each_by_its_own(server: ServerThre
     assert [answer["$row"][1] for answer in answers] == list(range(2000))
     found = np.array([answer["outputs"]["y"] for answer in answers], np.float32)
     np.testing.assert_allclose(found, Session(models.linear()).run({"x": values})["y"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_service_that_sends_everything_before_it_reads_is_answered(server: ServerThread) -> None:
+    line = json.dumps(row_lines([[1.25, 2.5, 3.75, 4.125]], outputs=["y"])[0]).encode() + b"\n"
+    body = line * 200_000
+    host, _, port = server.address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        # Little room in between, so that answers which come too early have no place to wait.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        kind = "content-type: application/jsonl\r\nconnection: close"
+        head = f"POST /invocations HTTP/1.1\r\nhost: {server.address}\r\ncontent-length: {len(body)}\r\n{kind}\r\n\r\n"
+        client.sendall(head.encode() + body)
+        answer = b"".join(iter(lambda: client.recv(1 << 20), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b'"outputs"') == 200_000
 
 
 def test_a_row_that_is_no_json_does_not_hide_the_others(server: ServerThread) -> None:

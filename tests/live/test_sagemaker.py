@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from modelserve.backend import Backend, DeploymentSpec, open_backend
+from modelserve.backend import Backend, DeploymentSpec, WorkPart, open_backend
 from modelserve.deployment import Deployment
 from modelserve.errors import InputError
 from modelserve.session import Session
@@ -61,6 +62,25 @@ def test_a_request_of_25_mb_passes(backend: Backend) -> None:
         assert deployment.predict(rows).shape == (len(rows), 3)
     except InputError as error:
         pytest.fail(f"SageMaker takes less than {limit} bytes: {error}")
+
+
+def test_a_data_set_is_answered_by_a_job(backend: Backend, tmp_path: Path) -> None:
+    deployment = Deployment(backend.deploy(models.linear(), DeploymentSpec(NAME), on_progress=print), backend)
+    x = np.random.default_rng(0).normal(size=(200_000, 4)).astype(np.float32)
+    report = deployment.predict_dataset({"x": list(x)}, tmp_path / "scored")
+    assert (report.rows, report.failures, report.engine) == (len(x), 0, "batch")
+    parts = [pq.read_table(path)["y"].to_pylist() for path in sorted((tmp_path / "scored").glob("part-*.parquet"))]
+    found = np.array([row for part in parts for row in part], np.float32)
+    np.testing.assert_allclose(found, Session(models.linear()).run({"x": x})["y"], rtol=1e-4, atol=1e-5)
+    # A job that is stopped while it waits for machines.
+    line = b'{"$row":[0,0],"inputs":{"x":[1,2,3,4]},"outputs":["y"]}\n'
+    job = deployment._endpoint.batch("stopped", [WorkPart(0, line)])
+    print(job.status())
+    job.delete()
+    # AWS has its record, so this is another attempt.
+    again = deployment._endpoint.batch("stopped", [WorkPart(0, line)])
+    assert again.name != job.name
+    again.delete()
 
 
 def test_a_deploy_that_is_interrupted_leaves_nothing(backend: Backend) -> None:

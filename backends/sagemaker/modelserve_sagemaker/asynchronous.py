@@ -1,7 +1,7 @@
 """Asking an asynchronous endpoint: the question goes to S3, the answer comes from there, up to an hour later.
 
-submit ──► small: inline, large: s3://.../questions/<id> ──► InvokeEndpointAsync ──► 202
-                                        s3://.../<id>.out   or   .../<id>-error.out ──► reply, or what the model refused
+    submit ──► small: inline, large: s3://.../questions/<id> ──► InvokeEndpointAsync ──► 202
+                                    s3://.../<id>.out   or   .../<id>-error.out ──► reply, or what the model refused
 
 Both keys are looked for: a failure never shows as an answer that does not come.
 """

@@ -1,10 +1,13 @@
 """Amazon SageMaker as a place that runs models: an endpoint for each deployment.
 
-deploy:  pre-flight ─ files to S3 ─ model ─ configuration ─ endpoint ─ wait ─ scaling
+    deploy:  pre-flight ─ files to S3 ─ model ─ configuration ─ endpoint ─ wait ─ scaling
+
+An update takes the same way beside the version that runs, which goes when the new one answers.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -53,7 +56,7 @@ class SageMakerBackend(Backend):
         Capability.ATTACH: Support.FULL,
         Capability.LOGS: Support.FULL,
         Capability.LIVE_CALLABLE: Support.IMPOSSIBLE,  # code from the network is never run
-        Capability.BATCH: Support.NOT_IMPLEMENTED,
+        Capability.BATCH: Support.FULL,
         Capability.REHEARSAL: Support.FULL,
     }
     options: ClassVar[Mapping[str, str]] = SageMakerOptions.described()
@@ -80,7 +83,7 @@ class SageMakerBackend(Backend):
         return self._endpoint(spec.name, bundle.manifest)
 
     def attach(self, name: str) -> Endpoint:
-        status = status_of(name, self._account, self._inventory)
+        status = status_of(name, self._account, self._options, self._inventory)
         manifest = Storage(self._account, self._options, name, status.digest).manifest()
         return self._endpoint(name, manifest)
 
@@ -91,7 +94,7 @@ class SageMakerBackend(Backend):
         for one in found:
             if one.marks.deployment not in running:
                 rest[one.marks.deployment].append(one)
-        statuses = [status_of(name, self._account, self._inventory) for name in sorted(running)]
+        statuses = [status_of(name, self._account, self._options, self._inventory) for name in sorted(running)]
         return statuses + [self._leftover(name, left) for name, left in sorted(rest.items())]
 
     def delete(self, name: str) -> None:
@@ -121,9 +124,18 @@ class SageMakerBackend(Backend):
             release.launch(plan, journal)
             if spec.wait:
                 release.wait(plan, self._longest_s(spec))
-                if spec.scale is not None and not spec.scale.is_fixed and not self._options.is_serverless:
-                    journal.will_create("scaling", spec.name, lambda: scaling.forget(self._account, spec.name))
-                    scaling.track(self._account, spec.name, spec.scale)
+                self._begin_scaling(spec, bundle.manifest, journal)
+
+    def _begin_scaling(self, spec: DeploymentSpec, manifest: Manifest, journal: Journal) -> None:
+        """What the number of machines to start with does not say already."""
+        if spec.scale is None:
+            return
+        if self._options.is_serverless:
+            with contextlib.closing(self._endpoint(spec.name, manifest)) as endpoint:
+                endpoint.scale(spec.scale)
+        elif not spec.scale.is_fixed:
+            journal.will_create("scaling", spec.name, lambda: scaling.forget(self._account, spec.name))
+            scaling.track(self._account, spec.name, spec.scale, self._options.instance_type)
 
     def _change(
         self, bundle: Bundle, spec: DeploymentSpec, running: dict[str, Any], tell: Callable[[str], None]
@@ -158,20 +170,39 @@ class SageMakerBackend(Backend):
         """Blue to green; what the old version alone needed goes when the new one answers, and only then."""
         require_passed(self.preflight(bundle, DeploymentSpec(plan.deployment)), f"Updating {plan.deployment!r}")
         release = self._release(tell)
+        before = self._machine(old_config)
         with Journal(self.name, plan.deployment) as journal:
             release.prepare(bundle, plan, journal)
             release.update(plan)
             release.wait(plan, timeout_s)
+        self._aim_anew(plan.deployment, before)
         self._forget_version(plan, old_config)
+
+    def _aim_anew(self, name: str, before: str) -> None:
+        """A share of the processors is another figure on machines with more of them."""
+        machine = self._options.instance_type
+        if self._options.is_serverless or machine == before:
+            return
+        scale = scaling.tracked(self._account, name, before)
+        if scale is not None and scale.target_cpu is not None:
+            scaling.check(scale, self._options)
+            scaling.track(self._account, name, scale, machine)
+
+    def _machine(self, config: str) -> str:
+        described = self._account.call("sagemaker", "describe_endpoint_config", EndpointConfigName=config)
+        return str(described["ProductionVariants"][0].get("InstanceType", ""))
 
     def _forget_version(self, plan: Plan, old_config: str) -> None:
         old = self._inventory.resources(plan.deployment)
+        # Batch jobs go on with the model that they began with; it goes with the next update, or with the deployment.
+        at_work = self._inventory.models_at_work(old)
+        needed = {plan.digest} | {one.marks.digest for one in old if one.kind == "transform-job"}
         for one in old:
             if one.kind == "endpoint-config" and one.name == old_config:
                 self._inventory.remove(one.kind, one.name)
-            if one.kind == "model" and one.name != plan.model_name:
+            if one.kind == "model" and one.name not in {plan.model_name, *at_work}:
                 self._inventory.remove(one.kind, one.name)
-        for digest in {one.marks.digest for one in old} - {plan.digest}:
+        for digest in {one.marks.digest for one in old} - needed:
             Storage(self._account, self._options, plan.deployment, digest).remove()
 
     def _successor(self, bundle: Bundle, name: str, running: dict[str, Any], tell: Callable[[str], None]) -> Plan:

@@ -1,6 +1,8 @@
 """What is looked at before anything is billed.
 
-credentials ─ name ─ role ─ bucket ─ image ─ request ─ instance type ─ quota ─ payload ─ memory
+    credentials ─ name ─ role ─ bucket ─ image ─ request ─ instance type ─ scale ─ quota ─ payload ─ memory
+
+All of them are looked at, also after one was refused; what only AWS can answer says so.
 """
 
 from __future__ import annotations
@@ -14,13 +16,11 @@ from modelserve.backend.preflight import Check, OnlyLive, Skipped
 from modelserve.bundle import Bundle
 from modelserve.errors import (
     AccessDeniedError,
-    BackendError,
     ConfigError,
     DeploymentNotFoundError,
     InputError,
     ModelServeError,
     NotSupportedError,
-    QuotaError,
 )
 from modelserve.wire import encode_request
 from modelserve_sagemaker import images, rules, scaling, traits
@@ -28,6 +28,7 @@ from modelserve_sagemaker.clients import Account
 from modelserve_sagemaker.limits import REQUEST_BYTES, SERVERLESS_STARTUP_S, memory_mib, needed_mib
 from modelserve_sagemaker.options import SageMakerOptions
 from modelserve_sagemaker.plan import Plan, first_replicas
+from modelserve_sagemaker.quota import require_quota
 from modelserve_sagemaker.storage import bucket_of
 
 _ROLE = re.compile(
@@ -144,20 +145,8 @@ class Checks:
     def _quota(self) -> str:
         if self._options.is_serverless:
             raise OnlyLive("How many requests at once the account may have is known to AWS only.")
-        wanted, name = first_replicas(self._spec.scale), f"{self._options.instance_type} for endpoint usage"
-        try:
-            quotas = self._account.pages("service-quotas", "list_service_quotas", "Quotas", ServiceCode="sagemaker")
-        except (AccessDeniedError, BackendError) as error:
-            raise OnlyLive(f"The account's quotas could not be read ({error})") from error
-        value = next((quota["Value"] for quota in quotas if quota["QuotaName"] == name), None)
-        if value is None:
-            raise OnlyLive(f"AWS lists no quota {name!r}.")
-        if value < wanted:
-            raise QuotaError(
-                f"The account may have {value:g} machines of {self._options.instance_type!r} for endpoints, asked are "
-                f"{wanted}. Ask AWS for more (Service Quotas), or choose another instance_type."
-            )
-        return f"{value:g} machines of {self._options.instance_type} may be used; asked for: {wanted}."
+        wanted = first_replicas(self._spec.scale)
+        return require_quota(self._account, self._options.instance_type, "endpoint", wanted)
 
     def _payload(self) -> str:
         bundle, limit = self._servable, REQUEST_BYTES[self._options.mode]

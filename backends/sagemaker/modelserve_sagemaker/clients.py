@@ -1,7 +1,9 @@
 """One account and region of AWS, as the options reach it.
 
-call("sagemaker", "create_model", ...)    sent once; sent again only where AWS did nothing (throttled), or nothing
-                                          can have happened (a question whose answer was lost)
+    call("sagemaker", "create_model", ...)    sent once; sent again only where AWS did nothing (throttled), or where
+                                              doing it twice is the same (a question whose answer was lost)
+
+Inferences go by `invoke`, which signs and sends them itself.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ _ONCE = Config(
 _TRIES = 6
 _PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 8.0
-_QUESTIONS = ("describe_", "list_", "get_", "head_", "filter_")
+#: What may be sent twice: questions, and what is the same when it is done again.
+_REPEATABLE = ("describe_", "list_", "get_", "head_", "filter_", "put_object", "delete_object")
 _LOST = (vendor.ConnectionError, vendor.HTTPClientError)
 
 
@@ -94,13 +97,13 @@ class Account:
             ModelServeError: what AWS answered, or why there is no answer.
         """
         method = getattr(self.client(service), operation)
-        is_question = operation.startswith(_QUESTIONS)
+        is_repeatable = operation.startswith(_REPEATABLE)
         with raising_ours(VENDOR_ERRORS, f"{service}.{operation}"):
             for attempt in range(_TRIES):
                 try:
                     return method(**parameters)
                 except (vendor.ClientError, vendor.BotoCoreError) as error:
-                    again = is_throttled(error) or (is_question and isinstance(error, _LOST))
+                    again = is_throttled(error) or (is_repeatable and isinstance(error, _LOST))
                     if not again or attempt == _TRIES - 1:
                         raise
                 time.sleep(min(_LONGEST_PAUSE_S, _PAUSE_S * 2**attempt) * random.uniform(0.5, 1))  # noqa: S311  # no secret

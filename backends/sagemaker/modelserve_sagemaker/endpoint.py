@@ -9,6 +9,7 @@ from typing import Any
 from modelserve.backend import (
     Endpoint,
     EndpointStatus,
+    Job,
     Limits,
     ReplicaStatus,
     ReplyFuture,
@@ -16,11 +17,13 @@ from modelserve.backend import (
     Scale,
     Servable,
     State,
+    WorkPart,
 )
 from modelserve.bundle.manifest import Manifest
 from modelserve.errors import DeploymentClosedError, DeploymentNotFoundError, ModelServeError, QuotaError
 from modelserve_sagemaker import logs, scaling
 from modelserve_sagemaker.asynchronous import AsynchronousDoor
+from modelserve_sagemaker.batch import Batch
 from modelserve_sagemaker.clients import Account
 from modelserve_sagemaker.inventory import Inventory
 from modelserve_sagemaker.invoke import Door
@@ -79,7 +82,7 @@ class SageMakerEndpoint(Endpoint):
         self._check_open()
         scaling.check(scale, self._options)
         if not self._options.is_serverless and not scale.is_fixed:
-            scaling.track(self._account, self.name, scale)
+            scaling.track(self._account, self.name, scale, self._options.instance_type)
             self._resize_into(scale)
             return
         if not self._options.is_serverless:
@@ -89,7 +92,7 @@ class SageMakerEndpoint(Endpoint):
 
     def status(self) -> EndpointStatus:
         self._check_open()
-        return status_of(self.name, self._account, self._inventory)
+        return status_of(self.name, self._account, self._options, self._inventory)
 
     def update(self, servable: Servable) -> None:
         self._check_open()
@@ -98,6 +101,10 @@ class SageMakerEndpoint(Endpoint):
     def logs(self) -> Iterable[str]:
         self._check_open()
         return logs.lines(self._account, self.name)
+
+    def batch(self, name: str, parts: Iterable[WorkPart]) -> Job:
+        self._check_open()
+        return Batch(self._account, self._options, self._inventory, self.name).job(name, parts)
 
     def close(self) -> None:
         self._closed = True
@@ -147,7 +154,7 @@ class SageMakerEndpoint(Endpoint):
             raise DeploymentClosedError(f"Deployment {self.name!r} was closed. Attach to it again.")
 
 
-def status_of(name: str, account: Account, inventory: Inventory) -> EndpointStatus:
+def status_of(name: str, account: Account, options: SageMakerOptions, inventory: Inventory) -> EndpointStatus:
     """An endpoint as AWS sees it now.
 
     Raises:
@@ -160,7 +167,7 @@ def status_of(name: str, account: Account, inventory: Inventory) -> EndpointStat
     state = _STATES.get(described["EndpointStatus"], State.FAILED)
     tracked = None
     with contextlib.suppress(ModelServeError):  # who may not look at the scaling still gets the rest
-        tracked = scaling.tracked(account, name)
+        tracked = scaling.tracked(account, name, options.instance_type)
     return EndpointStatus(
         name=name,
         backend="sagemaker",
@@ -190,7 +197,10 @@ def _fixed(described: dict[str, Any]) -> Scale | None:
 def _replicas(described: dict[str, Any], state: State) -> tuple[ReplicaStatus, ...]:
     variant = _variant(described)
     if "CurrentServerlessConfig" in variant:
-        return (ReplicaStatus("serverless", state, variant["CurrentServerlessConfig"]),)
+        # What is kept warm can be counted; without that there is one, which comes when it is asked.
+        warm = variant["CurrentServerlessConfig"].get("ProvisionedConcurrency", 0)
+        names = [f"warm-{index}" for index in range(warm)] or ["on-demand"]
+        return tuple(ReplicaStatus(name, state, variant["CurrentServerlessConfig"]) for name in names)
     there, wanted = variant.get("CurrentInstanceCount", 0), variant.get("DesiredInstanceCount", 0)
     return tuple(
         ReplicaStatus(f"{variant['VariantName']}-{index}", State.READY if index < there else State.STARTING)

@@ -72,7 +72,7 @@ def is_missing(error: BaseException) -> bool:
 
 def is_present(error: BaseException) -> bool:
     """Whether what was to be created is there already."""
-    return code_of(error) == "ValidationException" and bool(_PRESENT.search(str(error)))
+    return code_of(error) in {"ValidationException", "ResourceInUse"} and bool(_PRESENT.search(str(error)))
 
 
 def is_throttled(error: BaseException) -> bool:

@@ -1,7 +1,8 @@
-"""What modelserve made in this account, found by tag: endpoints, their configurations, their models, their files.
+"""What modelserve made in this account, found by tag: endpoints, their configurations, batch jobs, models, files.
 
-Removing is best effort in an order that AWS takes: scaling, endpoint, configuration, model, files. What belongs to
-somebody else has no tag of ours and is never touched.
+Removing is best effort in an order that AWS takes: scaling, endpoint, configuration, jobs, model, files. What belongs
+to somebody else has no tag of ours and is never touched. A job that has ended is a record only, which nobody can
+delete: it is no longer among what there is.
 """
 
 from __future__ import annotations
@@ -14,20 +15,23 @@ from typing import Any
 
 from modelserve.backend.marks import Marks
 from modelserve.errors import BackendError, DeploymentNotFoundError, ModelServeError
-from modelserve_sagemaker import scaling
+from modelserve_sagemaker import logs, scaling
 from modelserve_sagemaker.clients import Account
+from modelserve_sagemaker.jobs import describe, end
 from modelserve_sagemaker.options import SageMakerOptions
 from modelserve_sagemaker.storage import bucket_of, remove_below
 from modelserve_sagemaker.waiting import wait_until
 
-_OURS = re.compile(r"(?P<deployment>.+)-[0-9a-f]{12}")
+_OURS = re.compile(r".+-[0-9a-f]{12}(-\d+)?")
+#: What the names of all that belongs to a deployment begin with, however long its own is.
+_PREFIX = 45
 _LONGEST_DELETE_S = 1800.0
 _PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One resource of ours: `kind` is endpoint, endpoint-config or model."""
+    """One resource of ours: `kind` is endpoint, endpoint-config, transform-job or model."""
 
     kind: str
     name: str
@@ -43,12 +47,19 @@ class Inventory:
 
     def resources(self, deployment: str | None = None) -> list[Found]:
         """Everything of ours; of one deployment where it is named. Endpoints first, models last."""
-        asked: dict[str, Any] = {"MaxResults": _PAGE, **({} if deployment is None else {"NameContains": deployment})}
+        asked: dict[str, Any] = {"MaxResults": _PAGE}
+        if deployment is not None:
+            asked["NameContains"] = deployment[:_PREFIX].rstrip("-")
         found: list[Found] = []
-        for kind, operation, key, field in _LISTED:
-            for entry in self._account.pages("sagemaker", operation, key, **asked):
+        for kind, operation, key, field, more in _LISTED:
+            for entry in self._account.pages("sagemaker", operation, key, **asked, **more):
                 found += self._marked(kind, entry[field], deployment)
         return found
+
+    def models_at_work(self, jobs: Iterable[Found]) -> set[str]:
+        """The models that these jobs run."""
+        described = [describe(self._account, one.name) for one in jobs if one.kind == "transform-job"]
+        return {job["ModelName"] for job in described if job is not None}
 
     def marks(self, kind: str, name: str) -> Marks | None:
         """The marks of one resource; None where it is not ours, or gone meanwhile."""
@@ -85,11 +96,15 @@ class Inventory:
         if kind == "endpoint":
             self._remove_endpoint(name)
             return
+        if kind == "transform-job":
+            end(self._account, name)
+            logs.remove_job(self._account, name)
+            return
         operation, parameter = _DELETES[kind]
         self._quietly(operation, **{parameter: name})
 
     def remove_files(self, deployment: str) -> None:
-        """The models of a deployment in S3."""
+        """The models of a deployment in S3, and the files of its jobs."""
         prefix = f"{self._options.prefix.strip('/')}/{deployment}/"
         try:
             remove_below(self._account, bucket_of(self._account, self._options), prefix)
@@ -139,10 +154,17 @@ def _every_step(steps: Iterable[tuple[str, Callable[[], None]]]) -> None:
         raise BackendError(f"Not everything could be removed: {'; '.join(left)}. Put that right and delete again.")
 
 
-_LISTED = (
-    ("endpoint", "list_endpoints", "Endpoints", "EndpointName"),
-    ("endpoint-config", "list_endpoint_configs", "EndpointConfigs", "EndpointConfigName"),
-    ("model", "list_models", "Models", "ModelName"),
+_LISTED: tuple[tuple[str, str, str, str, dict[str, str]], ...] = (
+    ("endpoint", "list_endpoints", "Endpoints", "EndpointName", {}),
+    ("endpoint-config", "list_endpoint_configs", "EndpointConfigs", "EndpointConfigName", {}),
+    (
+        "transform-job",
+        "list_transform_jobs",
+        "TransformJobSummaries",
+        "TransformJobName",
+        {"StatusEquals": "InProgress"},
+    ),
+    ("model", "list_models", "Models", "ModelName", {}),
 )
 _DELETES = {
     "endpoint-config": ("delete_endpoint_config", "EndpointConfigName"),

@@ -1,7 +1,7 @@
 """Asking an endpoint: signed, over pooled connections, and never twice.
 
-request ──► buffers joined, SigV4 ──► InvokeEndpoint ──► 200: reply
-                                                     └──► 424: what our runtime itself answered, by its own code
+    request ──► buffers joined, SigV4 ──► InvokeEndpoint ──► 200: reply
+                                                         └──► 424: what our runtime itself answered, by its own code
 
 botocore signs; the talking is the core's, so that a request costs no thread. Only what AWS did not pass on to a
 container may be sent again, and the caller knows best whether: such errors are `retryable`.

@@ -1,7 +1,8 @@
 """SageMaker's figures, each with where it is written.
 
 Payloads and times: https://docs.aws.amazon.com/sagemaker/latest/dg/realtime-endpoints.html, serverless-endpoints.html,
-async-inference.html, and the Hosting FAQ; container contract: your-algorithms-inference-code.html.
+async-inference.html, and the Hosting FAQ; jobs: APIReference/API_CreateTransformJob.html; container contract:
+your-algorithms-inference-code.html.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ MIB = 1 << 20
 REQUEST_BYTES = {Mode.REAL_TIME: 25_000_000, Mode.SERVERLESS: 4 * MIB, Mode.ASYNCHRONOUS: 1_000_000_000}
 #: Longest time for an answer by mode.
 TIMEOUT_S = {Mode.REAL_TIME: 60.0, Mode.SERVERLESS: 60.0, Mode.ASYNCHRONOUS: 3600.0}
+#: A job's requests: what those under way at a machine may hold together, and the longest line that the runtime reads.
+_TRANSFORMS_MB = 100
+_MOST_TRANSFORMS = 4
+LONGEST_ROW_BYTES = 16 * MIB
 #: The client gives up a little later than SageMaker does, so that it hears SageMaker's own word.
 SOCKET_GRACE_S = 10.0
 SERVERLESS_STARTUP_S = 180
@@ -28,6 +33,8 @@ _SHARE_OF_WEIGHTS = 1.5
 
 #: Memory in GiB of a family's `large`, which doubles with each size; for checks of the order of magnitude only.
 _GIB_OF_LARGE = {"c": 4, "m": 8, "r": 16}
+#: From this generation on a `large` has two processors, and each size twice as many as the one before.
+_REGULAR_SINCE = 5
 _SIZES = {"medium": 0.5, "large": 1, "xlarge": 2}
 _TYPE = re.compile(r"ml\.(?P<family>[a-z]+)(?P<generation>\d+)(?P<traits>[a-z-]*)\.(?P<size>\d*)(?P<word>[a-z]+)")
 
@@ -35,6 +42,19 @@ _TYPE = re.compile(r"ml\.(?P<family>[a-z]+)(?P<generation>\d+)(?P<traits>[a-z-]*
 def limits_of(options: SageMakerOptions) -> Limits:
     """What one request may be."""
     return Limits(request_bytes=REQUEST_BYTES[options.mode], timeout_s=TIMEOUT_S[options.mode], parallel=8)
+
+
+def processors(instance_type: str) -> int | None:
+    """How many a machine has; None where it is not known here."""
+    found = _TYPE.fullmatch(instance_type)
+    if not found or found["family"] not in _GIB_OF_LARGE or int(found["generation"]) < _REGULAR_SINCE:
+        return None
+    return None if found["word"] not in _SIZES else int(2 * _times(found))
+
+
+def transforms_at_once(payload_mb: int) -> int:
+    """How many requests of a job may be under way at a machine."""
+    return max(1, min(_MOST_TRANSFORMS, _TRANSFORMS_MB // payload_mb))
 
 
 def architecture(instance_type: str) -> str:
@@ -56,10 +76,14 @@ def memory_mib(options: SageMakerOptions) -> int | None:
     found = _TYPE.fullmatch(options.instance_type)
     if not found or found["family"] not in _GIB_OF_LARGE or found["word"] not in _SIZES:
         return None
-    scale = _SIZES[found["word"]] * (int(found["size"]) if found["size"] else 1)
-    return int(_GIB_OF_LARGE[found["family"]] * scale * 1024)
+    return int(_GIB_OF_LARGE[found["family"]] * _times(found) * 1024)
 
 
 def needed_mib(model_bytes: int, workers: int) -> int:
     """Memory that a model takes: one copy of its weights, and what each worker has of its own."""
     return _RUNTIME_MIB + workers * _WORKER_MIB + int(_SHARE_OF_WEIGHTS * model_bytes / MIB)
+
+
+def _times(found: re.Match[str]) -> float:
+    """How many times the `large` of its family a machine is."""
+    return _SIZES[found["word"]] * (int(found["size"]) if found["size"] else 1)

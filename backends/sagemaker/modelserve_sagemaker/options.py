@@ -33,7 +33,7 @@ class SageMakerOptions(Options):
     prefix: str = Field("modelserve", description="Prefix of the keys in that bucket. Default: 'modelserve'.")
     image: str | None = Field(
         None,
-        description="Runtime image in Amazon ECR. Default: modelserve:<version>-<architecture> of this account.",
+        description="Runtime image in Amazon ECR. Default: the one of this account that holds this very modelserve.",
     )
     push_image: bool = Field(
         False, description="Whether a deploy builds the runtime's image and pushes it where it is not there."
@@ -70,6 +70,11 @@ class SageMakerOptions(Options):
         None, ge=1, le=1000, description="Asynchronous: requests at once in each replica. Default: SageMaker's choice."
     )
 
+    batch_instance_type: str | None = Field(
+        None, description="Batch: machine of a job, of the same processors. Default: as instance_type."
+    )
+    batch_instances: int = Field(1, ge=1, le=100, description="Batch: machines of a job. Default: 1.")
+
     canary_percent: int | None = Field(
         None, ge=1, le=50, description="Update: share of the capacity that tries a new model first, 1 to 50."
     )
@@ -95,6 +100,10 @@ class SageMakerOptions(Options):
         if bool(self.subnets) != bool(self.security_groups):
             raise ValueError("subnets and security_groups go together; give both or neither")
         return self
+
+    @property
+    def batch_machine(self) -> str:
+        return self.batch_instance_type or self.instance_type
 
     @property
     def is_serverless(self) -> bool:

@@ -1,6 +1,6 @@
 """From options, a bundle and a name to the exact requests: pure, so that what would be sent can be looked at first.
 
-Plan(options, account's facts, deployment, bundle) ──► create_model, create_endpoint_config, create_endpoint
+    Plan(options, account's facts, deployment, bundle) ──► create_model, create_endpoint_config, create_endpoint
 
 Names are made of what is sent: the same request has the same name, and a changed one never meets an old resource.
 """

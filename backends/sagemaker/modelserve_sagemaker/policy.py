@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from modelserve_sagemaker import logs
 from modelserve_sagemaker.clients import Account
-from modelserve_sagemaker.images import image_of
+from modelserve_sagemaker.images import repository_of
 from modelserve_sagemaker.options import SageMakerOptions
 from modelserve_sagemaker.storage import bucket_of
 
@@ -28,7 +29,7 @@ def documents(account: Account, options: SageMakerOptions) -> dict[str, Any]:
 
 
 def _caller(account: Account, options: SageMakerOptions) -> list[dict[str, Any]]:
-    arns = [account.arn(kind, "*") for kind in ("model", "endpoint-config", "endpoint")]
+    arns = [account.arn(kind, "*") for kind in ("model", "endpoint-config", "endpoint", "transform-job")]
     bucket, objects = _bucket(account, options)
     statements = [
         _allow(
@@ -46,7 +47,13 @@ def _caller(account: Account, options: SageMakerOptions) -> list[dict[str, Any]]
             ],
             arns,
         ),
-        _allow(["sagemaker:ListModels", "sagemaker:ListEndpointConfigs", "sagemaker:ListEndpoints"], ["*"]),
+        _allow(
+            [f"sagemaker:{verb}TransformJob" for verb in ("Create", "Describe", "Stop")],
+            [account.arn("transform-job", "*"), account.arn("model", "*")],
+        ),
+        _allow(
+            [f"sagemaker:List{kind}" for kind in ("Models", "EndpointConfigs", "Endpoints", "TransformJobs")], ["*"]
+        ),
         {
             **_allow(["iam:PassRole"], [options.role_arn]),
             "Condition": {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
@@ -55,12 +62,16 @@ def _caller(account: Account, options: SageMakerOptions) -> list[dict[str, Any]]
         _allow(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], [objects]),
         _allow(["s3:ListBucket", "s3:GetBucketLocation"], [bucket]),
         _allow(["ecr:DescribeImages"], [_repository(account, options)]),
+        _allow(["logs:FilterLogEvents", "logs:DeleteLogGroup"], [_log_group(account, logs.group_of("*"))]),
         _allow(
-            ["logs:FilterLogEvents", "logs:DeleteLogGroup"],
-            [f"arn:{account.partition}:logs:{account.region}:{account.number}:log-group:/aws/sagemaker/Endpoints/*"],
+            ["logs:FilterLogEvents", "logs:DescribeLogStreams", "logs:DeleteLogStream"],
+            [_log_group(account, logs.JOBS), _log_group(account, f"{logs.JOBS}:*")],
         ),
         _allow(["servicequotas:ListServiceQuotas"], ["*"]),
     ]
+    if options.kms_key:
+        # To put there what is encrypted and read it again; the grants are what machines and jobs open their disks with.
+        statements.append(_allow([f"kms:{verb}" for verb in _ENCRYPTED], [options.kms_key]))
     if options.push_image:
         statements += [
             _allow(["ecr:GetAuthorizationToken"], ["*"]),
@@ -95,12 +106,13 @@ def _role(account: Account, options: SageMakerOptions) -> list[dict[str, Any]]:
     writes = options.is_asynchronous or options.capture_percent is not None
     statements = [
         _allow(["s3:GetObject", *(["s3:PutObject"] if writes else [])], [objects]),
+        _allow(["s3:PutObject"], [f"{objects}/jobs/*"]),
         _allow(["s3:ListBucket"], [bucket]),
         _allow(["ecr:GetAuthorizationToken"], ["*"]),
         _allow(_PULL, [_repository(account, options)]),
         _allow(
             ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams"],
-            [f"arn:{account.partition}:logs:{account.region}:{account.number}:log-group:/aws/sagemaker/*"],
+            [_log_group(account, "/aws/sagemaker/*")],
         ),
         _allow(["cloudwatch:PutMetricData", *(["cloudwatch:DescribeAlarms"] if options.alarms else [])], ["*"]),
     ]
@@ -127,15 +139,20 @@ def _bucket(account: Account, options: SageMakerOptions) -> tuple[str, str]:
     return arn, f"{arn}/{options.prefix.strip('/')}/*"
 
 
+def _log_group(account: Account, name: str) -> str:
+    return f"arn:{account.partition}:logs:{account.region}:{account.number}:log-group:{name}"
+
+
 def _repository(account: Account, options: SageMakerOptions) -> str:
-    image = image_of(account, options)
-    return f"arn:{account.partition}:ecr:{image.region}:{image.account}:repository/{image.repository}"
+    region, number, name = repository_of(account, options)
+    return f"arn:{account.partition}:ecr:{region}:{number}:repository/{name}"
 
 
 _PUSH = (
     "CreateRepository", "TagResource", "DescribeRepositories", "BatchGetImage", "BatchCheckLayerAvailability",
     "GetDownloadUrlForLayer", "InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload", "PutImage",
 )  # fmt: skip
+_ENCRYPTED = ("CreateGrant", "Decrypt", "DescribeKey", "GenerateDataKey")
 _NETWORK = (
     "CreateNetworkInterface", "CreateNetworkInterfacePermission", "DeleteNetworkInterface",
     "DeleteNetworkInterfacePermission", "DescribeNetworkInterfaces", "DescribeVpcs", "DescribeDhcpOptions",

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from modelserve import image as builder
 from modelserve.errors import BackendError, ConfigError, DeploymentNotFoundError
 from modelserve_sagemaker.clients import Account
-from modelserve_sagemaker.images import image_of
-from modelserve_sagemaker.limits import architecture
+from modelserve_sagemaker.images import image_of, recipe
 from modelserve_sagemaker.options import SageMakerOptions
 
 
@@ -41,8 +40,7 @@ def push_runtime(account: Account, options: SageMakerOptions, tell: Callable[[st
         raise ConfigError(f"image names {options.image!r}, which is not there, and push_image makes only our own.")
     place = image_of(account, options)
     _require_repository(account, place.repository)
-    recipe = builder.Recipe(platform=builder.Platform(architecture(options.instance_type)))
-    made = builder.build(recipe, credentials=login(account), on_progress=tell)
+    made = builder.build(recipe(options), credentials=login(account), on_progress=tell)
     tell(f"Pushing {made.size_bytes / 1e6:.0f} MB to {place.reference}")
     builder.push(made, place.reference, credentials=login(account))
 

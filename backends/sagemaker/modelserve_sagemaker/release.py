@@ -1,6 +1,6 @@
 """One version of one deployment, made step by step; each step is in the journal before it is taken.
 
-files in S3 ─ model ─ endpoint configuration ─ endpoint, or its update ─ wait
+    files in S3 ─ model ─ endpoint configuration ─ endpoint, or its update ─ wait
 
 What is there already under the same name is the same, since names are made of what is sent, and is left alone.
 """

@@ -1,7 +1,7 @@
 """What SageMaker refuses although every member of a request is right by itself: rules across members.
 
 https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints.html (exclusions), deployment-guardrails.html
-(canary sizes), async-inference-create-endpoint.html
+(canary sizes), async-inference-create-endpoint.html; APIReference/API_CreateTransformJob.html
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ _MOST_ENVIRONMENT_BYTES = 32 * 1024
 _MOST_VALUE_BYTES = 1024
 _MOST_ENTRIES = 100
 _MOST_TAGS = 50
+_MOST_PAYLOADS_MB = 100
+_MOST_TRANSFORM_INSTANCES = 100
 
 
 def problems(operation: str, request: Request) -> list[str]:
@@ -24,6 +26,7 @@ def problems(operation: str, request: Request) -> list[str]:
         "CreateEndpointConfig": _config,
         "UpdateEndpoint": _update,
         "CreateEndpoint": _tagged,
+        "CreateTransformJob": _transform,
     }
     return list(rules[operation](request)) if operation in rules else []
 
@@ -97,6 +100,18 @@ def _update(request: Request) -> Iterator[str]:
         yield f"{routing['Type']} needs {member}"
     elif size["Type"] == "CAPACITY_PERCENT" and not lowest <= size["Value"] <= highest:
         yield f"{member} must be {lowest} to {highest} percent, got {size['Value']}"
+
+
+def _transform(request: Request) -> Iterator[str]:
+    payload_mb, at_once = request.get("MaxPayloadInMB", 6), request.get("MaxConcurrentTransforms", 1)
+    if payload_mb * max(1, at_once) > _MOST_PAYLOADS_MB:
+        yield f"MaxPayloadInMB times MaxConcurrentTransforms is above {_MOST_PAYLOADS_MB}"
+    if "BatchStrategy" in request and request["TransformInput"].get("SplitType", "None") == "None":
+        yield "BatchStrategy needs a SplitType"
+    count = request["TransformResources"]["InstanceCount"]
+    if count > _MOST_TRANSFORM_INSTANCES:
+        yield f"InstanceCount is {count}, at most {_MOST_TRANSFORM_INSTANCES} are taken"
+    yield from _tagged(request)
 
 
 def _tagged(request: Request) -> Iterator[str]:

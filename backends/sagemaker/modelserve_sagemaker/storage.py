@@ -1,7 +1,9 @@
 """A bundle in S3: the archive that SageMaker unpacks, and the manifest that says what it is.
 
-s3://<bucket>/<prefix>/<deployment>/<bundle's digest>/model.tar.gz      same bundle, same bytes
-                                                     /manifest.json     read again by whoever attaches
+    s3://<bucket>/<prefix>/<deployment>/<bundle's digest>/model.tar.gz      same bundle, same bytes
+                                                         /manifest.json     read again by whoever attaches
+
+The manifest is written last: where it is, the archive is whole.
 """
 
 from __future__ import annotations
@@ -49,16 +51,13 @@ class Storage:
 
     def upload(self, bundle: Bundle, on_progress: Callable[[str], None]) -> None:
         """Put the bundle there."""
-        encryption = (
-            {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self._options.kms_key} if self._options.kms_key else {}
-        )
         with tempfile.TemporaryDirectory(prefix="modelserve-upload-") as folder:
             archive = Path(folder) / ARCHIVE
             write_archive(bundle, archive)
             on_progress(f"Uploading {archive.stat().st_size / 1e6:.1f} MB to {self.location}")
             with raising_ours(VENDOR_ERRORS, f"Uploading the model to {self.location}"):
                 self._account.client("s3").upload_file(
-                    str(archive), self.bucket, f"{self._key}/{ARCHIVE}", ExtraArgs=encryption
+                    str(archive), self.bucket, f"{self._key}/{ARCHIVE}", ExtraArgs=encryption(self._options)
                 )
         self._account.call(
             "s3",
@@ -66,7 +65,7 @@ class Storage:
             Bucket=self.bucket,
             Key=f"{self._key}/{MANIFEST}",
             Body=bundle.manifest.to_json(),
-            **encryption,
+            **encryption(self._options),
         )
 
     def manifest(self) -> Manifest:
@@ -87,6 +86,11 @@ class Storage:
 def bucket_of(account: Account, options: SageMakerOptions) -> str:
     """The bucket that is meant."""
     return options.bucket or f"modelserve-{account.number}-{account.region}"
+
+
+def encryption(options: SageMakerOptions) -> dict[str, str]:
+    """How what is put there is encrypted."""
+    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": options.kms_key} if options.kms_key else {}
 
 
 def keys_below(account: Account, bucket: str, prefix: str) -> list[str]:

@@ -26,6 +26,11 @@ def service_model(service: str) -> Any:
     return botocore.session.get_session().get_service_model(service)
 
 
+def is_known(enumeration: str, value: str) -> bool:
+    """Whether it is among the values of one of SageMaker's enumerations, as this botocore knows them."""
+    return value in service_model("sagemaker").shape_for(enumeration).enum
+
+
 def problems(service: str, operation: str, request: Mapping[str, Any]) -> list[str]:
     """What the service would refuse, by the path of the member."""
     shape = service_model(service).operation_model(operation).input_shape

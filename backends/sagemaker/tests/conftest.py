@@ -59,6 +59,17 @@ def rehearsal(rehearse: Open) -> SageMakerRehearsal:
 
 @pytest.fixture
 def standin_place(rehearsal: SageMakerRehearsal) -> Place:
+    return place_of(rehearsal)
+
+
+@pytest.fixture
+def standin_place_in(rehearse: Open) -> Callable[[str], Place]:
+    """As `standin_place`, for endpoints of a mode."""
+    return lambda mode: place_of(rehearse(mode=mode))
+
+
+def place_of(rehearsal: SageMakerRehearsal) -> Place:
+    """What the suites are told of a stand-in."""
     standin = rehearsal.standin
     before = rehearsal.leftovers()
 
@@ -99,6 +110,7 @@ def environment_of(rehearsal: SageMakerRehearsal) -> dict[str, str]:
     return {
         "MODELSERVE_TARGETS__ELSEWHERE__BACKEND": "sagemaker",
         "MODELSERVE_TARGETS__ELSEWHERE__REGION": rehearsal.standin.region,
+        "MODELSERVE_TARGETS__ELSEWHERE__MODE": rehearsal.backend._options.mode.value,
         "AWS_ENDPOINT_URL": rehearsal.standin.url,
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,

@@ -163,6 +163,26 @@ def test_target_tracking_adds_replicas_under_load_and_takes_them_back(rehearsal:
     assert rehearsal.leftovers() == []
 
 
+def test_processors_at_work_add_replicas_and_the_share_is_kept_on_other_machines(
+    rehearsal: SageMakerRehearsal, rehearse: Open
+) -> None:
+    spec = DeploymentSpec("digits", Scale(1, 2, target_cpu=0.1))  # of two processors: 20 % of one, 2 to go with 40 %
+    deployment = Deployment(rehearsal.backend.deploy(models.slow(400), spec), rehearsal.backend)
+    assert deployment.status().scale == spec.scale
+    rows = np.ones((64, 128), np.float32)
+    with Load(lambda: _same(deployment.predict(rows), (64, 128)), threads=2) as load:
+        _wait_for_replicas(deployment, 2)
+    assert load.failures == []
+    _wait_for_replicas(deployment, 1)
+    larger = type(rehearsal.backend)(
+        rehearsal.backend._options.model_copy(update={"instance_type": "ml.c7i.xlarge"}).model_dump()
+    )
+    larger._account.session = rehearsal.backend._account.session
+    larger.deploy(models.slow(400), DeploymentSpec("digits")).close()
+    (policy,) = rehearsal.standin.autoscaling.policies.popitem()[1].values()
+    assert policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == pytest.approx(40)
+
+
 def _wait_for_replicas(deployment: Deployment, count: int) -> None:
     deadline = time.monotonic() + 90
     while [one.state for one in deployment.status().replicas] != [State.READY] * count:
@@ -202,21 +222,21 @@ def test_what_a_killed_process_left_is_listed_and_deleted(rehearsal: SageMakerRe
     ("scale", "said"),
     [(Scale(0, 1), "at least one machine"), (Scale(1, 2, target_cpu=0.5), "target_inflight")],
 )
-def test_a_scale_that_sagemaker_has_not_is_refused(rehearsal: SageMakerRehearsal, scale: Scale, said: str) -> None:
-    deployment = deployed(rehearsal)
+def test_a_scale_that_sagemaker_has_not_is_refused(rehearse: Open, scale: Scale, said: str) -> None:
+    deployment = deployed(rehearse(instance_type="ml.t2.medium"))
     with pytest.raises(NotSupportedError, match=said):
         deployment._endpoint.scale(scale)
 
 
 def test_a_serverless_endpoint_answers_and_scales_by_concurrency(rehearse: Open) -> None:
     rehearsal = rehearse(mode="serverless")
-    deployment = deployed(rehearsal)
+    deployment = deployed(rehearsal, DeploymentSpec("digits", Scale(2, 10)))
+    assert deployment.status().scale == Scale(2, 10)
+    assert [replica.name for replica in deployment.status().replicas] == ["warm-0", "warm-1"]
     assert deployment.predict(ROWS).shape == (2, 3)
     assert deployment.limits.request_bytes == 4 << 20
-    deployment.scale(minimum=0, maximum=50)
-    assert deployment.status().scale == Scale(0, 50)
-    deployment.scale(minimum=5, maximum=50)
-    assert deployment.status().scale == Scale(5, 50)
+    deployment.scale(minimum=3, maximum=50)
+    assert deployment.status().scale == Scale(3, 50)
     deployment.delete()
     assert rehearsal.leftovers() == []
 

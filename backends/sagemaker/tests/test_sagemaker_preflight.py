@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from modelserve import image as builder
-from modelserve.backend import DeploymentSpec, Scale, Verdict
+from modelserve.backend import DeploymentSpec, JobState, Scale, Verdict, WorkPart
+from modelserve.dataset import on_service
 from modelserve.errors import PreflightError
 from modelserve.model import Model
 from modelserve.testing import models
-from modelserve_sagemaker import registry
+from modelserve_sagemaker import images, registry
 from modelserve_sagemaker.rehearsal import SageMakerRehearsal
 
 Open = Callable[..., SageMakerRehearsal]
 SPEC = DeploymentSpec("digits")
+PASSED = Verdict.PASSED
 OTHER_TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}],
@@ -94,9 +95,20 @@ def test_where_it_is_asked_for_the_image_is_built_and_pushed(rehearse: Open, mon
     assert "is built and pushed" in findings["image"].text
     registry.push_runtime(account, rehearsal.backend._options, lambda _line: None)
     ((_, reference, login),) = pushed
-    assert re.fullmatch(r"123456789012\.dkr\.ecr\.eu-west-1\.amazonaws\.com/modelserve:.+-arm64", reference)
+    tag = builder.tag_of(builder.Recipe(platform=builder.Platform("arm64")))
+    assert reference == f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/modelserve:{tag}"
     assert isinstance(login, builder.Password)
     assert login.user == "AWS"
+
+
+def test_another_modelserve_than_the_one_that_was_pushed_is_noticed(
+    rehearsal: SageMakerRehearsal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {one.name: one.verdict for one in rehearsal.backend.preflight(models.linear(), SPEC)}["image"] is PASSED
+    monkeypatch.setattr("modelserve.image.assembly.product_digest", lambda: "sha256:changed")
+    images._own_tag.cache_clear()
+    assert "--push 123456789012.dkr.ecr.eu-west-1.amazonaws.com/modelserve --platform linux/amd64" in refused(rehearsal)
+    images._own_tag.cache_clear()
 
 
 def actions(document: dict[str, Any]) -> set[str]:
@@ -109,13 +121,17 @@ def test_a_policy_names_what_the_options_need_and_nothing_more(rehearse: Open) -
     assert {"sagemaker:CreateEndpoint", "iam:PassRole", "ecr:DescribeImages"} <= actions(plain["caller"])
     assert "application-autoscaling:RegisterScalableTarget" in actions(plain["caller"])
     assert "sagemaker:InvokeEndpoint" in actions(plain["caller"])
-    assert {"s3:PutObject", "sns:Publish", "ec2:DescribeVpcs", "kms:Decrypt"} & actions(plain["role"]) == set()
+    assert {"sns:Publish", "ec2:DescribeVpcs", "kms:Decrypt"} & actions(plain["role"]) == set()
+    (put,) = [one for one in plain["role"]["Statement"] if "s3:PutObject" in one["Action"]]
+    assert put["Resource"] == ["arn:aws:s3:::modelserve-123456789012-eu-west-1/modelserve/*/jobs/*"]
     assert plain["trust"]["Statement"][0]["Principal"] == {"Service": "sagemaker.amazonaws.com"}
     rich = rehearse(
         mode="asynchronous", success_topic="arn:aws:sns:eu-west-1:123456789012:done", kms_key="key",
         subnets=["subnet-1"], security_groups=["sg-1"], push_image=True,
     ).backend.policy()  # fmt: skip
     assert {"s3:PutObject", "sns:Publish", "ec2:DescribeVpcs", "kms:Decrypt"} <= actions(rich["role"])
+    assert {"kms:CreateGrant", "kms:Decrypt", "kms:GenerateDataKey"} <= actions(rich["caller"])
+    assert not any(action.startswith("kms:") for action in actions(plain["caller"]))
     assert {"sagemaker:InvokeEndpointAsync", "ecr:PutImage", "ecr:GetAuthorizationToken"} <= actions(rich["caller"])
     assert "application-autoscaling:RegisterScalableTarget" not in actions(
         rehearse(mode="serverless").backend.policy()["caller"]
@@ -141,6 +157,12 @@ def test_whatever_a_life_calls_stands_in_the_policy(rehearsal: SageMakerRehearsa
     list(endpoint.logs())
     backend.attach("digits").close()
     backend.list()
+    for attempt in ("answered", "stopped"):
+        job = endpoint.batch("work", [WorkPart(0, b'{"$row":[0,0],"inputs":{"x":[1,2,3,4]},"outputs":["y"]}\n')])
+        if attempt == "answered":
+            assert on_service.follow(job, lambda _status: None).state is JobState.COMPLETED
+            assert job.lines(0)
+        job.delete()
     endpoint.delete()
     needed = {CALLED.get(call, call.replace(".", ":")) for call in calls} - {"sts:GetCallerIdentity"}
     assert sorted(needed - allowed) == []

@@ -12,7 +12,7 @@ import pytest
 from modelserve.errors import ConfigError
 from modelserve.testing import models
 from modelserve_sagemaker import SageMakerBackend, rules, traits
-from modelserve_sagemaker.limits import architecture, has_accelerator, memory_mib
+from modelserve_sagemaker.limits import architecture, has_accelerator, memory_mib, processors
 from modelserve_sagemaker.options import SageMakerOptions
 from modelserve_sagemaker.plan import Plan
 from modelserve_sagemaker.storage import write_archive
@@ -89,6 +89,14 @@ def serverless(**more: Any) -> dict[str, Any]:
     return {"ProductionVariants": [variant], **more}
 
 
+def transform(**more: Any) -> dict[str, Any]:
+    request = {
+        "MaxConcurrentTransforms": 4, "MaxPayloadInMB": 6, "BatchStrategy": "MultiRecord",
+        "TransformInput": {"SplitType": "Line"}, "TransformResources": {"InstanceCount": 1},
+    }  # fmt: skip
+    return {**request, **more}
+
+
 def canary(size: int, kind: str = "CANARY", member: str = "CanarySize") -> dict[str, Any]:
     routing = {"Type": kind, member: {"Type": "CAPACITY_PERCENT", "Value": size}}
     return {"DeploymentConfig": {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing}}}
@@ -120,6 +128,9 @@ CONTAINER = {"Image": "a/b"}
         ("UpdateEndpoint", canary(51), "1 to 50"),
         ("UpdateEndpoint", canary(5, "LINEAR", "LinearStepSize"), "10 to 50"),
         ("UpdateEndpoint", canary(5, "LINEAR"), "needs LinearStepSize"),
+        ("CreateTransformJob", transform(MaxPayloadInMB=26), "above 100"),
+        ("CreateTransformJob", transform(TransformInput={}), "needs a SplitType"),
+        ("CreateTransformJob", transform(TransformResources={"InstanceCount": 101}), "at most 100"),
         ("CreateEndpoint", {"Tags": TAGGED}, "at most 50"),
         ("CreateEndpoint", {"Tags": [TAGGED[0], TAGGED[0]]}, "twice"),
         ("CreateEndpoint", {"Tags": [{"Key": "aws:x", "Value": ""}]}, "AWS's own"),
@@ -146,21 +157,24 @@ def test_the_same_bundle_has_the_same_archive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("instance_type", "processors", "accelerated", "memory"),
+    ("instance_type", "kind", "accelerated", "memory", "count"),
     [
-        ("ml.c7i.large", "amd64", False, 4096),
-        ("ml.m7g.xlarge", "arm64", False, 16384),
-        ("ml.r6gd.2xlarge", "arm64", False, 65536),
-        ("ml.g5.xlarge", "amd64", True, None),
-        ("ml.p5.48xlarge", "amd64", True, None),
-        ("ml.inf2.xlarge", "amd64", True, None),
-        ("ml.m5.4xlarge", "amd64", False, 65536),
+        ("ml.c7i.large", "amd64", False, 4096, 2),
+        ("ml.m7g.xlarge", "arm64", False, 16384, 4),
+        ("ml.r6gd.2xlarge", "arm64", False, 65536, 8),
+        ("ml.m8g.medium", "arm64", False, 4096, 1),
+        ("ml.c4.8xlarge", "amd64", False, 65536, None),
+        ("ml.g5.xlarge", "amd64", True, None, None),
+        ("ml.p5.48xlarge", "amd64", True, None, None),
+        ("ml.inf2.xlarge", "amd64", True, None, None),
+        ("ml.m5.4xlarge", "amd64", False, 65536, 16),
     ],
 )
 def test_a_machine_is_known_by_its_name(
-    instance_type: str, processors: str, accelerated: bool, memory: int | None
+    instance_type: str, kind: str, accelerated: bool, memory: int | None, count: int | None
 ) -> None:
-    assert architecture(instance_type) == processors
+    assert architecture(instance_type) == kind
+    assert processors(instance_type) == count
     assert has_accelerator(instance_type) is accelerated
     assert memory_mib(SageMakerOptions(instance_type=instance_type)) == memory
 
@@ -169,6 +183,7 @@ def test_a_machine_is_known_by_its_name(
     ("options", "said"),
     [
         ({"mode": "batch"}, "mode"),
+        ({"batch_instances": 101}, "batch_instances"),
         ({"memory_mb": 1500}, "memory_mb"),
         ({"canary_percent": 51}, "canary_percent"),
         ({"subnets": ["s"]}, "go together"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 from typing import Any
 
 import boto3
@@ -9,6 +11,8 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
+from modelserve.bundle.archive import pack
+from modelserve.testing import models
 from modelserve_sagemaker.rehearsal import SageMakerRehearsal
 
 ROLE = "arn:aws:iam::123456789012:role/modelserve"
@@ -68,6 +72,41 @@ def test_a_model_whose_files_are_missing_fails_with_the_reason(sagemaker: Any) -
     assert "Could not access model data at s3://bucket/model.tar.gz" in described["FailureReason"]
     sagemaker.delete_endpoint(EndpointName="Mine")
     sagemaker.get_waiter("endpoint_deleted").wait(EndpointName="Mine", WaiterConfig={"Delay": 1})
+
+
+def test_a_batch_job_is_made_as_batch_transform_makes_it(rehearsal: SageMakerRehearsal, sagemaker: Any) -> None:
+    s3, bucket = rehearsal.standin.upstream.client("s3"), "modelserve-123456789012-eu-west-1"
+    archive = io.BytesIO()
+    with gzip.GzipFile(fileobj=archive, mode="wb") as packed:
+        pack(models.linear(), packed)  # type: ignore[arg-type]  # it has what is written to
+    s3.put_object(Bucket=bucket, Key="model.tar.gz", Body=archive.getvalue())
+    s3.put_object(Bucket=bucket, Key="in/sub/a.jsonl", Body=b'{"x":[1,2,3,4]}\n{"x":[0,0,0,0]}\n{"x":[1]}')
+    container = {**CONTAINER, "ModelDataUrl": f"s3://{bucket}/model.tar.gz"}
+    sagemaker.create_model(ModelName="m", ExecutionRoleArn=ROLE, PrimaryContainer=container)
+    job = {
+        "TransformJobName": "j", "ModelName": "m", "BatchStrategy": "SingleRecord",
+        "TransformInput": {
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{bucket}/in/"}},
+            "ContentType": "application/jsonlines", "SplitType": "Line",
+        },
+        "TransformOutput": {"S3OutputPath": f"s3://{bucket}/out", "AssembleWith": "Line"},
+        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    }  # fmt: skip
+    assert "Could not find model" in refused(sagemaker.create_transform_job, **{**job, "ModelName": "absent"})
+    assert "values known" in refused(
+        sagemaker.create_transform_job,
+        **{**job, "TransformResources": {"InstanceType": "ml.c5.large", "InstanceCount": 1}},
+    )
+    sagemaker.create_transform_job(**job)
+    sagemaker.get_waiter("transform_job_completed_or_stopped").wait(TransformJobName="j", WaiterConfig={"Delay": 1})
+    found = s3.get_object(Bucket=bucket, Key="out/sub/a.jsonl.out")["Body"].read().split(b"\n")
+    assert [line[:2] for line in found] == [b"[-", b"", b"[-", b"", b'{"', b"", b""], found
+    assert "already exists" in refused(sagemaker.create_transform_job, **job)
+    assert "is in status Completed" in refused(sagemaker.stop_transform_job, TransformJobName="j")
+    assert "Could not find" in refused(sagemaker.describe_transform_job, TransformJobName="absent")
+    (listed,) = sagemaker.list_transform_jobs(NameContains="j")["TransformJobSummaries"]
+    assert listed["TransformJobStatus"] == "Completed"
+    assert sagemaker.list_transform_jobs(StatusEquals="InProgress")["TransformJobSummaries"] == []
 
 
 def test_an_inference_has_to_be_signed(rehearsal: SageMakerRehearsal) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
@@ -76,6 +77,15 @@ def refused(error: AwsError, call: Call, exchange: Exchange) -> Answered:
     content = {"__type": error.code, "message": error.message, "Message": error.message, **error.more}
     headers = {"content-type": JSON, "x-amzn-errortype": error.code}
     return Answered(error.status, json.dumps(content).encode(), headers)
+
+
+def page(found: Sequence[Mapping[str, Any]], key: str, name_key: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """One page of a list, newest first, as AWS sorts it."""
+    contains = request.get("NameContains", "")
+    matching = [entry for entry in reversed(found) if contains in entry[name_key]]
+    start, size = int(request.get("NextToken", 0)), request.get("MaxResults", 10)
+    more = {"NextToken": str(start + size)} if start + size < len(matching) else {}
+    return {key: matching[start : start + size], **more}
 
 
 def _xml(error: AwsError, around: str) -> Answered:

@@ -1,8 +1,9 @@
 """Application Auto Scaling, as far as SageMaker's endpoints are concerned: what is registered, and target tracking.
 
-requests under way / machines  ──compared every 10 s with the target──►  more machines soon, fewer after a cool-down
+    requests under way, or processors at work  ──every 10 s, beside the target──►  more machines soon, fewer after a
+                                                                                   cool-down
 
-Of the metrics only the requests under way are measured here.
+Of the metrics these two are measured here: the processors are this machine's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from modelserve.standin.fleet import Fleet
 from modelserve_sagemaker import traits
 from modelserve_sagemaker.rehearsal.answers import AwsError
 from modelserve_sagemaker.rehearsal.records import EndpointRecord, Records
@@ -39,6 +41,7 @@ class Autoscaling:
         self._pace = pace
         self._lock = threading.Lock()
         self._changed: dict[str, float] = {}
+        self._spent: dict[str, tuple[float, dict[str, float]]] = {}
         self._is_closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="modelserve-autoscaling", daemon=True)
         self._thread.start()
@@ -83,12 +86,13 @@ class Autoscaling:
     def _track(self, target: Request, policy: Request) -> None:
         _, name, _, variant = target["ResourceId"].split("/")
         record = self._records.endpoints.get(name)
-        is_measured = policy.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType") == _MEASURED
-        if not is_measured or record is None or record.status != "InService" or variant not in record.fleets:
+        if record is None or record.status != "InService" or variant not in record.fleets:
             return
         fleet = record.fleets[variant]
-        inflight = sum(container.inflight for container in fleet.containers)
-        wanted = min(max(math.ceil(inflight / policy["TargetValue"]), target["MinCapacity"]), target["MaxCapacity"])
+        measured = self._measured(fleet, policy)
+        if measured is None:
+            return
+        wanted = min(max(math.ceil(measured / policy["TargetValue"]), target["MinCapacity"]), target["MaxCapacity"])
         cooldown = policy.get("ScaleInCooldown" if wanted < fleet.wanted else "ScaleOutCooldown", 0) / self._pace
         if wanted == fleet.wanted or time.monotonic() < self._changed.get(name, -math.inf) + cooldown:
             return
@@ -98,6 +102,19 @@ class Autoscaling:
                 return
             record.move("Updating")
         self._resize(record, {variant: {"VariantName": variant, "DesiredInstanceCount": wanted}})
+
+    def _measured(self, fleet: Fleet, policy: Request) -> float | None:
+        """The sum over the machines; None where it is not measured, or not yet."""
+        if policy.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType") == _MEASURED:
+            return sum(container.inflight for container in fleet.containers)
+        if policy.get("CustomizedMetricSpecification", {}).get("MetricName") != "CPUUtilization":
+            return None
+        now, spent = time.monotonic(), {one.name: one.processor_s for one in fleet.containers}
+        then, before = self._spent.get(fleet.name, (now, {}))
+        self._spent[fleet.name] = (now, spent)
+        if now == then:
+            return None
+        return 100 * sum(spent[name] - before.get(name, spent[name]) for name in spent) / (now - then)
 
     def _register(self, request: Request) -> Any:
         if request["MinCapacity"] > request["MaxCapacity"]:

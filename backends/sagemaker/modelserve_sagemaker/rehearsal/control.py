@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from modelserve_sagemaker import rules, traits
-from modelserve_sagemaker.rehearsal.answers import AwsError, invalid
+from modelserve_sagemaker.rehearsal.answers import AwsError, invalid, page
 from modelserve_sagemaker.rehearsal.lives import Lives
 from modelserve_sagemaker.rehearsal.records import EndpointRecord, Records
+from modelserve_sagemaker.rehearsal.transforms import Transforms
 
 Request = dict[str, Any]
 
@@ -19,7 +20,7 @@ Request = dict[str, Any]
 class Control:
     """Answers operations of SageMaker."""
 
-    def __init__(self, records: Records, lives: Lives) -> None:
+    def __init__(self, records: Records, lives: Lives, transforms: Transforms) -> None:
         self._records = records
         self._lives = lives
         self._operations: dict[str, Callable[[Request], Any]] = {
@@ -43,6 +44,7 @@ class Control:
             "ListEndpoints": self._list_endpoints,
             "AddTags": self._add_tags,
             "ListTags": lambda request: {"Tags": self._records.tags_of(request["ResourceArn"])},
+            **transforms.operations,
         }
 
     def answer(self, operation: str, request: Request) -> Any:
@@ -81,7 +83,7 @@ class Control:
                 {name_key: name, arn_key: self._records.arn(kind, name), "CreationTime": record["CreationTime"]}
                 for name, record in records.items()
             ]
-        return _page(found, key, name_key, request)
+        return page(found, key, name_key, request)
 
     def _create_endpoint(self, request: Request) -> Any:
         records, name = self._records, request["EndpointName"]
@@ -178,21 +180,12 @@ class Control:
                 }
                 for record in self._records.endpoints.values()
             ]
-        return _page(found, "Endpoints", "EndpointName", request)
+        return page(found, "Endpoints", "EndpointName", request)
 
     def _add_tags(self, request: Request) -> Any:
         self._records.tags_of(request["ResourceArn"])
         self._records.tag(request["ResourceArn"], request["Tags"])
         return {"Tags": self._records.tags_of(request["ResourceArn"])}
-
-
-def _page(found: list[Request], key: str, name_key: str, request: Request) -> Request:
-    """One page of a list, newest first, as AWS sorts it."""
-    contains = request.get("NameContains", "")
-    matching = [entry for entry in reversed(found) if contains in entry[name_key]]
-    start, size = int(request.get("NextToken", 0)), request.get("MaxResults", 10)
-    more = {"NextToken": str(start + size)} if start + size < len(matching) else {}
-    return {key: matching[start : start + size], **more}
 
 
 def _pending(record: EndpointRecord) -> Request:

@@ -1,8 +1,10 @@
 """The life of an endpoint: Creating, InService, Updating, RollingBack, Failed, Deleting, each as long as it takes.
 
-create    containers start ─► /ping is 200 ─► InService                     or Failed, with the reason
-update    new containers beside the old ─► (canary, alarms) ─► traffic moves ─► old ones drain
-                                           └─ not healthy, or an alarm: RollingBack ─► InService as before
+    create    containers start ─► /ping is 200 ─► InService                     or Failed, with the reason
+    update    new containers beside the old ─► (canary, alarms) ─► traffic moves ─► old ones drain
+                                               └─ not healthy, or an alarm: RollingBack ─► InService as before
+
+The containers of batch jobs are started and ended here too.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from modelserve.standin.containers import ContainerSpec
 from modelserve.standin.faults import Faults
 from modelserve.standin.fleet import Fleet, NoCapacityError, NotHealthyError
+from modelserve_sagemaker.logs import group_of
 from modelserve_sagemaker.rehearsal.logbook import Logbook
 from modelserve_sagemaker.rehearsal.records import EndpointRecord, Records
 from modelserve_sagemaker.rehearsal.upstream import Upstream
@@ -57,16 +60,16 @@ class Lives:
         self._is_closing = threading.Event()
 
     def begin(self, record: EndpointRecord, config: Config) -> None:
-        self._start(self._begun, record, config)
+        self.start(self._begun, record, config)
 
     def change(self, record: EndpointRecord, config: Config, request: dict[str, Any]) -> None:
-        self._start(self._changed, record, config, request)
+        self.start(self._changed, record, config, request)
 
     def resize(self, record: EndpointRecord, wishes: dict[str, dict[str, Any]]) -> None:
-        self._start(self._resized, record, wishes)
+        self.start(self._resized, record, wishes)
 
     def end(self, record: EndpointRecord) -> None:
-        self._start(self._ended, record)
+        self.start(self._ended, record)
 
     def close(self) -> None:
         """End every container."""
@@ -79,12 +82,29 @@ class Lives:
             fleet.stop()
         shutil.rmtree(self._folders, ignore_errors=True)
 
+    def fleet(
+        self, name: str, model: str, *, startup_s: float, group: str, environment: Mapping[str, str] | None = None
+    ) -> Fleet:
+        """Containers of a model, none of which is started yet; `name` begins with what its log streams leave out."""
+        spec = self._spec(self._records.get("model", model), environment or {})
+        made = Fleet(name, spec, startup_s=startup_s / self._pace, switches=lambda: self._faults.switches)
+        self._fleets.append(made)
+        self._logbook.open(group, made)
+        return made
+
+    def stop(self, fleet: Fleet) -> None:
+        """End its containers; what they wrote is kept."""
+        fleet.stop()
+        self._logbook.write(fleet)
+        self._fleets.remove(fleet)
+
     @property
     def processes(self) -> list[str]:
         """Containers that run, for whoever looks for leftovers."""
         return sorted(container.name for fleet in self._fleets for container in fleet.containers)
 
-    def _start(self, step: Callable[..., None], *arguments: Any) -> None:
+    def start(self, step: Callable[..., None], *arguments: Any) -> None:
+        """Take a step in a thread of its own, which `close` waits for."""
         thread = threading.Thread(target=step, args=arguments, name=f"modelserve-life-{step.__name__}", daemon=True)
         self._threads = [one for one in self._threads if one.is_alive()]
         self._threads.append(thread)
@@ -150,15 +170,18 @@ class Lives:
     def _resized(self, record: EndpointRecord, wishes: dict[str, dict[str, Any]]) -> None:
         failure = ""
         for name, wish in wishes.items():
+            wanted = wish.get("DesiredInstanceCount")
             if "ServerlessUpdateConfig" in wish:
                 record.serverless = {**record.serverless, **wish["ServerlessUpdateConfig"]}
-            if "DesiredInstanceCount" in wish:
-                record.desired[name] = wish["DesiredInstanceCount"]
-                try:
-                    record.fleets[name].resize(wish["DesiredInstanceCount"])
-                except (NotHealthyError, NoCapacityError) as error:
-                    failure = _reason(error)
-                record.desired.pop(name)
+                wanted = _kept_warm(record.serverless)
+            if wanted is None:
+                continue
+            record.desired[name] = wanted
+            try:
+                record.fleets[name].resize(wanted)
+            except (NotHealthyError, NoCapacityError) as error:
+                failure = _reason(error)
+            record.desired.pop(name)
         with self._records.lock:
             record.move("InService", failure)
 
@@ -176,9 +199,7 @@ class Lives:
 
     def _stop(self, fleets: dict[str, Fleet]) -> None:
         for fleet in fleets.values():
-            fleet.stop()
-            self._logbook.write(fleet)
-            self._fleets.remove(fleet)
+            self.stop(fleet)
 
     def _fleets_of(self, record: EndpointRecord, config: Config, counts: dict[str, int]) -> dict[str, Fleet]:
         made: dict[str, Fleet] = {}
@@ -189,30 +210,24 @@ class Lives:
             startup_s = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", _DEFAULT_STARTUP_S)
             if "ServerlessConfig" in variant:
                 startup_s = _SERVERLESS_STARTUP_S
-            spec = self._spec(self._records.get("model", variant["ModelName"]))
-            fleet = Fleet(
-                f"{record.name}/{name}/{variant['ModelName'][-6:]}",
-                spec,
-                startup_s=startup_s / self._pace,
-                switches=lambda: self._faults.switches,
-            )
-            self._fleets.append(fleet)
+            place = f"{record.name}/{name}/{variant['ModelName'][-6:]}"
+            fleet = self.fleet(place, variant["ModelName"], startup_s=startup_s, group=group_of(record.name))
             made[name] = fleet
-            self._logbook.open(record.name, fleet)
             try:
-                fleet.resize(counts.get(name, variant.get("InitialInstanceCount", 1)))
+                wanted = variant.get("InitialInstanceCount") or _kept_warm(variant.get("ServerlessConfig", {}))
+                fleet.resize(counts.get(name, wanted))
             except (NotHealthyError, NoCapacityError):
                 self._stop(made)
                 raise
         return made
 
-    def _spec(self, model: dict[str, Any]) -> ContainerSpec:
+    def _spec(self, model: dict[str, Any], environment: Mapping[str, str]) -> ContainerSpec:
         container = model["PrimaryContainer"]
         folder = Path(tempfile.mkdtemp(dir=self._folders)) / "model"
         self._unpack(container["ModelDataUrl"], folder)
         region = self._records.region
         return ContainerSpec(
-            {"AWS_REGION": region, "SAGEMAKER_REGION": region, **container.get("Environment", {})},
+            {"AWS_REGION": region, "SAGEMAKER_REGION": region, **container.get("Environment", {}), **environment},
             port_variable="SAGEMAKER_BIND_TO_PORT",
             health_path="/ping",
             arguments=["serve"],
@@ -234,6 +249,11 @@ class Lives:
         with tarfile.open(packed) as archive:
             archive.extractall(folder, filter="data")  # refuses links and what climbs out
         packed.unlink()
+
+
+def _kept_warm(serverless: Config) -> int:
+    """How many containers a serverless variant has here, where none rests."""
+    return max(1, int(serverless.get("ProvisionedConcurrency", 0)))
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,6 @@ from collections import Counter
 from typing import Any
 
 from modelserve.standin.fleet import Fleet
-from modelserve_sagemaker.logs import group_of
 from modelserve_sagemaker.rehearsal.upstream import Upstream
 
 
@@ -18,20 +17,20 @@ class Logbook:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._lock = threading.Lock()
-        self._endpoints: dict[Fleet, str] = {}
+        self._groups: dict[Fleet, str] = {}
         self._written: Counter[str] = Counter()
 
-    def open(self, endpoint: str, fleet: Fleet) -> None:
-        """From now on, the lines of these containers belong to that endpoint."""
+    def open(self, group: str, fleet: Fleet) -> None:
+        """From now on, the lines of these containers belong to that group."""
         with self._lock:
-            self._endpoints[fleet] = endpoint
+            self._groups[fleet] = group
 
     def write(self, *fleets: Fleet) -> None:
         """Copy what was written since the last time; of all fleets where none is named."""
         with self._lock:
-            for fleet in fleets or list(self._endpoints):
+            for fleet in fleets or list(self._groups):
                 for container, lines in fleet.stamped_logs().items():
-                    self._copy(group_of(self._endpoints[fleet]), container.partition("/")[2], lines)
+                    self._copy(self._groups[fleet], container.partition("/")[2], lines)
 
     def _copy(self, group: str, stream: str, lines: list[tuple[float, str]]) -> None:
         start = self._written[f"{group} {stream}"]

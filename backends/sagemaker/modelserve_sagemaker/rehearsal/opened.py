@@ -59,6 +59,7 @@ class SageMakerRehearsal(Rehearsal):
                 *(f"model {name}" for name in records.models),
                 *(f"endpoint-config {name}" for name in records.configs),
                 *(f"endpoint {name}" for name in records.endpoints),
+                *(f"transform-job {name}" for name, job in self.standin.transforms.jobs.items() if job.is_at_work),
                 *(f"scalable target {resource}" for resource, _ in autoscaling.targets),
             ]
         s3 = self.standin.upstream.client("s3")
@@ -109,7 +110,7 @@ def set_up(rehearsal: SageMakerRehearsal) -> None:
     name = options.role_arn.rpartition("/")[2]
     if name:
         standin.upstream.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(_TRUST))
-    standin.quotas[options.instance_type] = _QUOTA
+    standin.quotas |= {options.instance_type: _QUOTA, options.batch_machine: _QUOTA}
     _push_image(standin, rehearsal)
     standin.faults.clear()
 

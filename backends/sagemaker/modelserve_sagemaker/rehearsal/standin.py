@@ -14,6 +14,7 @@ from modelserve_sagemaker.rehearsal.door import Door
 from modelserve_sagemaker.rehearsal.lives import Lives
 from modelserve_sagemaker.rehearsal.logbook import Logbook
 from modelserve_sagemaker.rehearsal.records import Records
+from modelserve_sagemaker.rehearsal.transforms import Transforms
 from modelserve_sagemaker.rehearsal.upstream import Upstream
 
 _THROTTLED = {"s3": ("SlowDown", 503), "sts": ("Throttling", 400), "iam": ("Throttling", 400)}
@@ -37,7 +38,8 @@ class StandIn:
         self.lives = Lives(self.records, self.upstream, self.faults, self.logbook, pace)
         self.autoscaling = Autoscaling(self.records, self.lives.resize, pace)
         self.door = Door(self.records, self.upstream)
-        self._control = Control(self.records, self.lives)
+        self.transforms = Transforms(self.records, self.lives, self.upstream)
+        self._control = Control(self.records, self.lives, self.transforms)
         self._server = LoopbackServer(answering(self._handle)).start()
         self.door.url = self._server.url
 
@@ -47,6 +49,7 @@ class StandIn:
 
     def close(self) -> None:
         self.autoscaling.close()
+        self.transforms.close()
         self.lives.close()
         self._server.close()
         self.upstream.close()
@@ -81,8 +84,9 @@ class StandIn:
     def _listed_quotas(self) -> Any:
         return {
             "Quotas": [
-                {"ServiceCode": "sagemaker", "QuotaName": f"{kind} for endpoint usage", "Value": value}
+                {"ServiceCode": "sagemaker", "QuotaName": f"{kind} for {purpose} usage", "Value": value}
                 for kind, value in self.quotas.items()
+                for purpose in ("endpoint", "transform job")
             ]
         }
 

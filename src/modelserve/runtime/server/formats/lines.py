@@ -3,7 +3,8 @@
 body ─► lines ─► up to so many under way ─► answers in order ─► chunks
 
 A line that cannot be answered gets {"error": ..., "code": ...} in its place and stops nobody. Lines that say which row
-of a data set they are (`batches`) are answered several at once.
+of a data set they are (`batches`) are answered several at once, and their answers wait for the end of the body: batch
+services send everything before they read anything, and would wait for ever for who waits for them.
 """
 
 from __future__ import annotations
@@ -33,6 +34,17 @@ async def answers(request: Request, served: ServedModel, longest_line: int) -> A
     Args:
         longest_line: Bytes of the longest line that is read.
     """
+    held: list[bytes] = []
+    async for answer in _as_they_come(request, served, longest_line):
+        if held or batches.is_row(answer):
+            held.append(answer)
+        else:
+            yield answer
+    for answer in held:
+        yield answer
+
+
+async def _as_they_come(request: Request, served: ServedModel, longest_line: int) -> AsyncIterator[bytes]:
     stream = request.stream
     assert stream is not None
     under_way: deque[asyncio.Task[bytes]] = deque()
