@@ -27,6 +27,7 @@ from modelserve.errors import DeploymentNotFoundError, NotReadyError, NotSupport
 from modelserve_azureml import deploying, policies
 from modelserve_azureml.arm import Arm
 from modelserve_azureml.assets import Assets, require_packages
+from modelserve_azureml.batch_door import BatchDoor
 from modelserve_azureml.credentials import Credentials
 from modelserve_azureml.endpoint import AzureMLEndpoint, check_scale, erase, live, look, require_bundle
 from modelserve_azureml.images import runtime_image
@@ -36,6 +37,7 @@ from modelserve_azureml.preflight import checks
 from modelserve_azureml.reach import Reach
 from modelserve_azureml.scoring import Keys
 from modelserve_azureml.site import Site, Version
+from modelserve_azureml.storage import Store
 
 _BUSY = {"Creating", "Updating", "Deleting", "Scaling"}
 
@@ -57,7 +59,7 @@ class AzureMLBackend(Backend):
         Capability.ATTACH: Support.FULL,
         Capability.LOGS: Support.FULL,
         Capability.LIVE_CALLABLE: Support.IMPOSSIBLE,  # code of the application's process does not leave it
-        Capability.BATCH: Support.NOT_IMPLEMENTED,
+        Capability.BATCH: Support.FULL,
         Capability.REHEARSAL: Support.FULL,
     }
     options: ClassVar[Mapping[str, str]] = AzureMLOptions.described()
@@ -127,7 +129,15 @@ class AzureMLBackend(Backend):
         options = self._options
         workspace = Workspace(options.subscription, options.resource_group, options.workspace)
         arm = Arm(self._reach, self._credentials)
-        return Site(workspace, arm, Assets(workspace, arm, self._reach, self._credentials), options)
+        who = (self._reach, self._credentials)
+        return Site(
+            workspace,
+            arm,
+            Assets(workspace, arm, *who),
+            options,
+            Store(workspace, options.datastore, arm, *who),
+            BatchDoor(*who),
+        )
 
     def _endpoint_name(self, name: str) -> str:
         return self._options.endpoint_name or endpoint_name(self._site.workspace, name)

@@ -11,6 +11,7 @@ from typing import Any
 from modelserve.backend import (
     Endpoint,
     EndpointStatus,
+    Job,
     Limits,
     ReplicaStatus,
     ReplyFuture,
@@ -18,6 +19,7 @@ from modelserve.backend import (
     Scale,
     Servable,
     State,
+    WorkPart,
 )
 from modelserve.backend.journal import Journal
 from modelserve.bundle import Bundle
@@ -29,7 +31,7 @@ from modelserve.errors import (
     NotSupportedError,
 )
 from modelserve.tensors import Signature
-from modelserve_azureml import autoscale, deploying, logs
+from modelserve_azureml import autoscale, batch, deploying, logs
 from modelserve_azureml.limits import LARGEST_CAPACITY
 from modelserve_azureml.names import marks
 from modelserve_azureml.reach import Reach
@@ -131,6 +133,10 @@ class AzureMLEndpoint(Endpoint):
         self._check_open()
         for deployment in self._site.arm.every(f"{self._path}/deployments"):
             yield from logs.tail(self._site.arm, deployment["id"])
+
+    def batch(self, name: str, parts: Iterable[WorkPart]) -> Job:
+        self._check_open()
+        return batch.begin(self._site, self._endpoint, self.name, name, parts, self._live())
 
     def close(self) -> None:
         self._closed = True
@@ -247,6 +253,8 @@ def erase(site: Site, endpoint: str, name: str) -> None:
     content = site.arm.find(site.workspace.endpoint(endpoint))
     if content is not None:
         deploying.require_ours(content, name)
+    batch.remove_all(site, endpoint)
+    if content is not None:
         for deployment in site.arm.every(f"{site.workspace.endpoint(endpoint)}/deployments"):
             setting = site.workspace.autoscale(endpoint, deployment["name"])
             site.arm.ask("DELETE", setting, version=autoscale.API_VERSION)

@@ -9,8 +9,10 @@ from pydantic import Field, field_validator
 
 from modelserve.backend import Options
 from modelserve_azureml.limits import (
+    LARGEST_CLUSTER,
     LARGEST_MIRROR_PERCENT,
     LONGEST_NAME,
+    LONGEST_PART_S,
     LONGEST_REQUEST_S,
     LONGEST_TAG,
     LONGEST_TAG_NAME,
@@ -81,6 +83,25 @@ class AzureMLOptions(Options):
     )
     bake_s: float = Field(
         0.0, ge=0, le=86400, description="Seconds for which each of these goes on before it is judged. Default: 0."
+    )
+
+    batch_cluster: str = Field(
+        "", description="Cluster for batch jobs. Default: one made for each job, that bills while it works."
+    )
+    batch_instance_type: str = Field(
+        "", description="Size of the instances of a cluster that is made. Default: instance_type."
+    )
+    batch_instances: int = Field(
+        1, ge=1, le=LARGEST_CLUSTER, description="Instances that a batch job works on at once. Default: 1."
+    )
+    batch_part_s: int = Field(
+        3600, ge=1, le=LONGEST_PART_S, description="Longest time for a part of a batch job, in seconds. Default: 3600."
+    )
+    batch_environment: str = Field(
+        "", description="Address of an environment for batch jobs. Default: one on Microsoft's image."
+    )
+    datastore: str = Field(
+        "workspaceblobstore", description="Blob datastore of batch jobs. Default: 'workspaceblobstore'."
     )
 
     environment_variables: dict[str, str] = Field(

@@ -53,6 +53,11 @@ class Blobs:
         for name, content in found:
             yield name[len(prefix) :].lstrip("/"), content
 
+    def put(self, name: str, content: bytes) -> None:
+        """Store a blob from within the cloud."""
+        with self._lock:
+            self._blobs[name] = content
+
     def remove(self, prefix: str) -> None:
         with self._lock:
             for name in [name for name in self._blobs if name.startswith(prefix)]:

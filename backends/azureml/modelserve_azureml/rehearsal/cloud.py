@@ -1,9 +1,11 @@
 """The rehearsed Azure, put together.
 
-adapter, azure-identity, azure-ai-ml, azure-storage-blob
-   │ proxy= and ca= of the options: nothing is put into the environment
-   ▼
-Proxy ──TLS──► one server on 127.0.0.1 ──by host name──► sign-in, resource manager, blobs, scoring door
+    adapter, azure-identity, azure-ai-ml, azure-storage-blob
+       │ proxy= and ca= of the options: nothing is put into the environment
+       ▼
+    Proxy ──TLS──► one server on 127.0.0.1 ──by host name──► sign-in, resource manager, blobs, scoring door
+
+A host that is not Azure's is refused by the proxy, so that nothing of a rehearsal leaves this machine.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from modelserve_azureml.names import Workspace, endpoint_name
 from modelserve_azureml.options import AzureMLOptions
 from modelserve_azureml.rehearsal import certificates
 from modelserve_azureml.rehearsal.account import REGION, REGISTRY
+from modelserve_azureml.rehearsal.autoscaling import Autoscaling
 from modelserve_azureml.rehearsal.blobs import HOST as BLOB_HOST
 from modelserve_azureml.rehearsal.blobs import Blobs
 from modelserve_azureml.rehearsal.calls import Call, Refusal
@@ -66,9 +69,10 @@ class AzureRehearsal(Rehearsal):
         "Whether the endpoint's name is free in the region, and whether the instance type is in stock there.",
         "Building the image, pushing it in pieces to the registry, and pulling it by the endpoint's identity.",
         "Roles as they are really assigned, and how long an assignment takes to be seen.",
-        "Whether instances follow an autoscale setting, and when (minutes are reported).",
+        "When instances follow an autoscale setting (minutes are reported); here a rehearsal's own clock does.",
         "Private endpoints, managed networks, and which headers pass besides Content-Type.",
         "Times: a deployment takes minutes there and a second here; bandwidth is not slowed down here.",
+        "Batch: that Azure builds the environment, and its driver is content with it; where exactly an output lies.",
         "Whether the uploaded files go with a model's version when that is deleted.",
     )
 
@@ -79,8 +83,11 @@ class AzureRehearsal(Rehearsal):
         image = options.image or IMAGE
         self.workspace = Workspace(options.subscription, options.resource_group, options.workspace)
         self.fleets = Fleets(self.blobs, {image}, lambda: self.faults.switches)
-        self.manager = Manager(self.workspace, options.instance_type, self.blobs, self.fleets)
+        self.manager = Manager(
+            self.workspace, options.instance_type, self.blobs, self.fleets, self.faults, self.sign_in
+        )
         self.door = Door(self.manager, self.fleets, self.sign_in)
+        self.autoscaling = Autoscaling(self.manager, self.fleets, self.door)
         self._folder = Path(tempfile.mkdtemp(prefix="modelserve-azure-"))
         made = certificates.make(self._folder, NAMES)
         self._server = LoopbackServer(answering(self._answer), certificate=str(made.certificate)).start()
@@ -91,7 +98,8 @@ class AzureRehearsal(Rehearsal):
         self.backend = self._backend()
 
     def leftovers(self) -> list[str]:
-        return [*self.manager.leftovers(), *self.blobs.names(), *self.fleets.names()]
+        jobs = self.manager.batches.names()
+        return [*self.manager.leftovers(), *self.blobs.names(), *self.fleets.names(), *jobs]
 
     def kill_replica(self, name: str) -> None:
         endpoint = self.options["endpoint_name"] or endpoint_name(self.workspace, name)
@@ -103,8 +111,10 @@ class AzureRehearsal(Rehearsal):
         raise DeploymentNotFoundError(f"Nothing of deployment {name!r} runs in this rehearsal.")
 
     def close(self) -> None:
+        self.autoscaling.close()
         self.proxy.close()
         self._server.close()
+        self.manager.batches.close()
         self.manager.operations.wait()
         self.fleets.close()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -131,6 +141,8 @@ class AzureRehearsal(Rehearsal):
             return f"Blob.{call.method}", lambda: self.blobs.answer(call)
         if call.host == REGISTRY_HOST:
             return "Registry.Exchange", lambda: self.sign_in.exchanged(call)
+        if call.host.endswith(DOOR_SUFFIX) and call.path == "/jobs":
+            return "BatchJobs.Begin", lambda: self.manager.batches.begin(call)
         if call.host.endswith(DOOR_SUFFIX):
             return "Score", lambda: self.door.answer(call)
         route, names = self.manager.find(call)

@@ -1,7 +1,9 @@
 """<endpoint>.<region>.inference.ml.azure.com: the door that requests come through.
 
-key ──► which deployment: the header's, or by traffic ──► room? ──► container ──► 200, or 424 with what it said
-                                                   └── mirror: a copy whose answer nobody sees
+    key ──► which deployment: the header's, or by traffic ──► room? ──► container ──► 200, or 424 with what it said
+                                                       └── mirror: a copy whose answer nobody sees
+
+The answer names the deployment that gave it.
 """
 
 from __future__ import annotations
@@ -72,6 +74,11 @@ class Door:
                 if name == endpoint and minute >= since and (match is None or deployment == match[1]):
                     found[status] += count
         return found
+
+    def answered(self, endpoint: str) -> int:
+        """How many requests of an endpoint were answered so far, whatever the answer."""
+        with self._lock:
+            return sum(count for (name, *_), count in self._counts.items() if name == endpoint)
 
     def count(self, endpoint: str, deployment: str, status: int, times: int = 1) -> None:
         """Note answers of a deployment."""

@@ -1,4 +1,4 @@
-"""Models and environments: versions that never change, and where their files are uploaded to."""
+"""Models, environments and code: versions that never change, and where their files are uploaded to."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from modelserve_azureml.rehearsal.resources import Resources
 from modelserve_azureml.rehearsal.routing import NAME, Route, refuse, route
 from modelserve_azureml.validation import Kind, problems
 
+_KINDS = {"models": Kind.MODEL, "environments": Kind.ENVIRONMENT, "codes": Kind.CODE}
+
 
 class Registered:
     """What was registered in the workspace."""
@@ -23,7 +25,7 @@ class Registered:
         self._blobs = blobs
 
     def routes(self) -> list[Route]:
-        asset = f"{re.escape(self._path)}/(models|environments)/{NAME}"
+        asset = f"{re.escape(self._path)}/(models|environments|codes)/{NAME}"
         version = f"{asset}/versions/{NAME}"
         return [
             route("Assets.Get", "GET", asset, self._asset_container),
@@ -48,11 +50,11 @@ class Registered:
         return said({"value": self.resources.below(call.path)})
 
     def _put_asset(self, call: Call, names: tuple[str, ...]) -> Answered:
-        kind = Kind.MODEL if names[0].lower() == "models" else Kind.ENVIRONMENT
+        kind = _KINDS[names[0].lower()]
         refuse(problems(kind, names[1], call.json))
         old = self.resources.get(call.path)
         content = call.json["properties"]
-        for fixed in ("modelUri", "image"):
+        for fixed in ("modelUri", "image", "condaFile", "codeUri"):
             if old is not None and content.get(fixed) != old["properties"].get(fixed):
                 raise Refusal(409, "UserError", f"{names[1]}:{names[2]} exists already with another {fixed}.")
         # Microsoft's client reads these without asking whether they are there.
@@ -64,7 +66,7 @@ class Registered:
         found = self.resources.get(call.path)
         if found is None:
             return Answered(204)
-        uri = found["properties"].get("modelUri", "")
+        uri = found["properties"].get("modelUri") or found["properties"].get("codeUri") or ""
         if uri.startswith(f"https://{HOST}/"):
             self._blobs.remove(uri.removeprefix(f"https://{HOST}/"))
         self.resources.remove(call.path)
