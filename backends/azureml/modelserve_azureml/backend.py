@@ -31,6 +31,7 @@ from modelserve_azureml.batch_door import BatchDoor
 from modelserve_azureml.credentials import Credentials
 from modelserve_azureml.endpoint import AzureMLEndpoint, check_scale, erase, live, look, require_bundle
 from modelserve_azureml.images import runtime_image
+from modelserve_azureml.leftovers import left_behind
 from modelserve_azureml.names import Workspace, endpoint_name, marks
 from modelserve_azureml.options import AzureMLOptions
 from modelserve_azureml.preflight import checks
@@ -97,7 +98,10 @@ class AzureMLBackend(Backend):
 
     def list(self) -> list[EndpointStatus]:
         found = self._site.arm.every(f"{self._site.workspace.path}/onlineEndpoints")
-        return [look(self._site, content) for content in found if marks(content) is not None]
+        running = [look(self._site, content) for content in found if marks(content) is not None]
+        known = {status.name for status in running}
+        left = left_behind(self._site, {content["name"] for content in found})
+        return [*running, *(status for status in left if status.name not in known)]
 
     def delete(self, name: str) -> None:
         erase(self._site, self._endpoint_name(name), name)

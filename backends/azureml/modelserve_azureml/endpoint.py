@@ -22,6 +22,7 @@ from modelserve.backend import (
     WorkPart,
 )
 from modelserve.backend.journal import Journal
+from modelserve.backend.preflight import look_all, require_passed
 from modelserve.bundle import Bundle
 from modelserve.bundle.manifest import signature_from_json
 from modelserve.errors import (
@@ -34,6 +35,7 @@ from modelserve.tensors import Signature
 from modelserve_azureml import autoscale, batch, deploying, logs
 from modelserve_azureml.limits import LARGEST_CAPACITY
 from modelserve_azureml.names import marks
+from modelserve_azureml.preflight import update_checks
 from modelserve_azureml.reach import Reach
 from modelserve_azureml.scoring import Keys, Scoring
 from modelserve_azureml.site import Site, Version
@@ -168,6 +170,7 @@ class AzureMLEndpoint(Endpoint):
         if found is not None and found.digest == bundle.digest:
             return
         scale = _scale(site, self._endpoint, old)
+        require_passed(look_all(update_checks(site, old["sku"]["capacity"])), f"Updating {self.name!r}")
         version = Version(site, self._endpoint, self.name, bundle, self._image(tell), old["sku"]["capacity"])
         deadline = time.monotonic() + site.options.timeout_s
         with Journal("azureml", self.name) as journal:

@@ -24,6 +24,8 @@ API_VERSION = "2024-10-01"
 PROVIDER = "Microsoft.MachineLearningServices"
 _SEPARATOR = "-"
 _SUFFIX_LETTERS = 6
+#: How an endpoint's name ends, as a pattern.
+SUFFIX = f"[0-9a-f]{{{_SUFFIX_LETTERS}}}"
 _DIGEST_LETTERS = 12
 _VERSION_LETTERS = 20
 _JOB_LETTERS = 10

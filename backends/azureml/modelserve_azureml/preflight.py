@@ -52,6 +52,24 @@ def checks(
     ]
 
 
+def update_checks(site: Site, instances: int) -> Sequence[Check]:
+    """What a new version needs beside the old one, which goes on until the new one has taken over.
+
+    Args:
+        instances: Of the new version.
+    """
+
+    def quota() -> str:
+        region = site.region
+        machine = machine_of(site, region, site.options.instance_type)
+        try:
+            return require_quota(site, region, machine, instances)
+        except QuotaError as error:
+            raise QuotaError(f"The new version runs beside the old one for a while. {error}") from None
+
+    return [Check("quota", quota)]
+
+
 @dataclass
 class _Look:
     site: Site

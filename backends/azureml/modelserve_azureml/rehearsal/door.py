@@ -37,6 +37,7 @@ class Door:
 
     Attributes:
         mirrored: Copies that were sent, by deployment.
+        is_private: Whether callers come through the workspace's private endpoint.
     """
 
     def __init__(self, manager: Manager, fleets: Fleets, sign_in: SignIn) -> None:
@@ -48,13 +49,16 @@ class Door:
         # Answers by endpoint, deployment, status and minute, as Azure Monitor keeps them.
         self._counts: Counter[tuple[str, str, str, int]] = Counter()
         self.mirrored: Counter[str] = Counter()
+        self.is_private = False
         manager.endpoints.measured_by(self.measured)
 
     def answer(self, call: Call) -> Answered:
         name = call.host.partition(".")[0]
         endpoint = self._endpoint(name)
-        self._check_key(call, endpoint)
         properties = endpoint["properties"]
+        if properties.get("publicNetworkAccess") == "Disabled" and not self.is_private:
+            raise Refusal(403, "Forbidden", "Public network access is disabled for this endpoint.")
+        self._check_key(call, endpoint)
         chosen = call.headers.get("azureml-model-deployment", "")
         deployment = self._deployment(endpoint, chosen or _by_traffic(properties.get("traffic") or {}))
         if not chosen:

@@ -28,6 +28,7 @@ class Registered:
         asset = f"{re.escape(self._path)}/(models|environments|codes)/{NAME}"
         version = f"{asset}/versions/{NAME}"
         return [
+            route("Assets.List", "GET", f"{re.escape(self._path)}/(models|environments|codes)", self._asset_containers),
             route("Assets.Get", "GET", asset, self._asset_container),
             route("Assets.ListVersions", "GET", f"{asset}/versions", self._asset_versions),
             route("Assets.GetVersion", "GET", version, self._version),
@@ -38,6 +39,15 @@ class Registered:
 
     def _version(self, call: Call, names: tuple[str, ...]) -> Answered:
         return said(self.resources.need(call.path))
+
+    def _asset_containers(self, call: Call, names: tuple[str, ...]) -> Answered:
+        start = f"{call.path}/".lower()
+        found = {
+            path[len(start) :].partition("/")[0] for path in self.resources.paths() if path.lower().startswith(start)
+        }
+        return said(
+            {"value": [{"id": f"{call.path}/{name}", "name": name, "properties": {}} for name in sorted(found)]}
+        )
 
     def _asset_container(self, call: Call, names: tuple[str, ...]) -> Answered:
         found = self.resources.below(f"{call.path}/versions")
