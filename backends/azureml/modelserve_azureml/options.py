@@ -48,6 +48,9 @@ class AzureMLOptions(Options):
     registry: str = Field(
         "", description="Registry for that image, such as 'team.azurecr.io'. Default: the workspace's own."
     )
+    base_image: str = Field(
+        "", description="What that image is put on: one with a Python. Default: Python's own, at Docker Hub."
+    )
     auth: Literal["key", "aml_token", "aad_token"] = Field(
         "key", description="What callers show: key, aml_token or aad_token (Entra ID). Default: key."
     )
@@ -132,7 +135,7 @@ class AzureMLOptions(Options):
                 raise ValueError(f"the tag {name[:40]!r} is too long, or has one of <>%&\\?/ in its name")
         return value
 
-    @field_validator("image")
+    @field_validator("image", "base_image")
     @classmethod
     def _is_complete(cls, value: str) -> str:
         if value and "/" not in value:

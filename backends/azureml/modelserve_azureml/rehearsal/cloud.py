@@ -28,6 +28,7 @@ from modelserve_azureml.rehearsal.autoscaling import Autoscaling
 from modelserve_azureml.rehearsal.blobs import HOST as BLOB_HOST
 from modelserve_azureml.rehearsal.blobs import Blobs
 from modelserve_azureml.rehearsal.calls import Call, Refusal
+from modelserve_azureml.rehearsal.container_registry import ContainerRegistry
 from modelserve_azureml.rehearsal.door import Door
 from modelserve_azureml.rehearsal.fleets import Fleets
 from modelserve_azureml.rehearsal.manager import Manager
@@ -40,7 +41,7 @@ MANAGER_HOST = "management.azure.com"
 DOOR_SUFFIX = f".{REGION}.inference.ml.azure.com"
 REGISTRY_HOST = f"{REGISTRY}.azurecr.io"
 NAMES = (MANAGER_HOST, SIGN_IN_HOST, BLOB_HOST, REGISTRY_HOST, f"*{DOOR_SUFFIX}")
-#: The runtime's image, which counts as pushed.
+#: The runtime's image of a rehearsal, which counts as pushed: with `image = ""` one is built and pushed as at Azure.
 IMAGE = f"{REGISTRY_HOST}/modelserve:rehearsal"
 _AUDIENCES = {"https://management.azure.com", "https://management.core.windows.net"}
 
@@ -67,7 +68,7 @@ class AzureRehearsal(Rehearsal):
     )
     only_live: Sequence[str] = (
         "Whether the endpoint's name is free in the region, and whether the instance type is in stock there.",
-        "Building the image, pushing it in pieces to the registry, and pulling it by the endpoint's identity.",
+        "Pulling the image by the endpoint's own identity; a rehearsal runs the runtime that is installed here.",
         "Roles as they are really assigned, and how long an assignment takes to be seen.",
         "When instances follow an autoscale setting (minutes are reported); here a rehearsal's own clock does.",
         "Private endpoints, managed networks, and which headers pass besides Content-Type.",
@@ -82,7 +83,10 @@ class AzureRehearsal(Rehearsal):
         self.blobs = Blobs(self.sign_in.knows)
         image = options.image or IMAGE
         self.workspace = Workspace(options.subscription, options.resource_group, options.workspace)
-        self.fleets = Fleets(self.blobs, {image}, lambda: self.faults.switches)
+        self.registry = ContainerRegistry(REGISTRY_HOST, self.sign_in)
+        self.fleets = Fleets(
+            self.blobs, lambda name: name == image or self.registry.has(name), lambda: self.faults.switches
+        )
         self.manager = Manager(
             self.workspace, options.instance_type, self.blobs, self.fleets, self.faults, self.sign_in
         )
@@ -117,6 +121,7 @@ class AzureRehearsal(Rehearsal):
         self.manager.batches.close()
         self.manager.operations.wait()
         self.fleets.close()
+        self.registry.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _backend(self) -> Backend:
@@ -140,7 +145,7 @@ class AzureRehearsal(Rehearsal):
         if call.host == BLOB_HOST:
             return f"Blob.{call.method}", lambda: self.blobs.answer(call)
         if call.host == REGISTRY_HOST:
-            return "Registry.Exchange", lambda: self.sign_in.exchanged(call)
+            return self.registry.operation(call), lambda: self.registry.answer(call)
         if call.host.endswith(DOOR_SUFFIX) and call.path == "/jobs":
             return "BatchJobs.Begin", lambda: self.manager.batches.begin(call)
         if call.host.endswith(DOOR_SUFFIX):

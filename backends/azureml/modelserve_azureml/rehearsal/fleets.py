@@ -30,12 +30,12 @@ class Fleets:
     """Instances by the deployment's path.
 
     Args:
-        images: Images that the registry has.
+        has_image: Whether there is an image of that name to be pulled.
         switches: What is to go wrong with containers now.
     """
 
-    def __init__(self, blobs: Blobs, images: set[str], switches: Callable[[], Switches]) -> None:
-        self.images = images
+    def __init__(self, blobs: Blobs, has_image: Callable[[str], bool], switches: Callable[[], Switches]) -> None:
+        self._has_image = has_image
         self._blobs = blobs
         self._switches = switches
         self._lock = threading.Lock()
@@ -100,7 +100,7 @@ class Fleets:
 
     def _new(self, path: str, content: Mapping[str, Any], environment: Mapping[str, Any], uri: str) -> Fleet:
         note = self._lines.setdefault(path.lower(), {"StorageInitializer": [], "InferenceServer": []})
-        if environment.get("image") not in self.images:
+        if not self._has_image(environment.get("image") or ""):
             raise OperationFailed("ImagePullFailure", f"Unable to pull image {environment.get('image')}.")
         model = content["properties"].get("model") or ""
         folder = mounted(self._blobs, self._place(path), model, uri, note["StorageInitializer"])
