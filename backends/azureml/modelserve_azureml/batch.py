@@ -8,6 +8,7 @@ Ctrl-C, takes back what this call made.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -104,9 +105,13 @@ def _asked(place: BatchPlace, journal: Journal) -> None:
     """Begin the job. Its name is ours, so that it is found even if no answer comes."""
     site = place.site
     uri = site.arm.ask("GET", place.path)["properties"]["scoringUri"]
-    journal.will_create("job", place.name, lambda: end(site, place.name))
-    body = batch_bodies.invocation(place.name, site.store.path, place.prefix)
-    job = site.door.begin(uri, batch_bodies.DEPLOYMENT, body, place.path)
-    if job != place.name:
+    # Another one each time: the service may keep the record of a job that was deleted.
+    wanted = f"{place.name}-{secrets.token_hex(4)}"
+    journal.will_create("job", wanted, lambda: end(site, wanted))
+    place.record(wanted)
+    job = site.door.begin(
+        uri, batch_bodies.DEPLOYMENT, batch_bodies.invocation(wanted, site.store.path, place.prefix), wanted
+    )
+    if job != wanted:
         journal.will_create("job", job, lambda: end(site, job))
-    place.record(job)
+        place.record(job)

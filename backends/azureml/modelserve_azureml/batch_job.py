@@ -2,7 +2,7 @@
 
     modelserve/<endpoint>/<job>/lines/part-00003.jsonl              what was sent
                                /answers/part-00003.answers.jsonl    what the script wrote
-                               /job.json                            which job of the workspace it is; written last
+                               /job.json                            which job of the workspace it is
 
 By these names it is found again from another process, and after the end of the one that began it.
 """
@@ -74,7 +74,7 @@ class BatchPlace:
         return f"{self.prefix}/lines/part-{part:05}.jsonl"
 
     def record(self, job: str) -> None:
-        """Note which job it is: from now on it is found, by other processes, too. Without a name there is no work."""
+        """Note which job it is, so that other processes find it, too. Without a name there is no work."""
         self.site.store.put(f"{self.prefix}/{_RECORD}", json.dumps({"job": job}).encode())
 
     def recorded(self) -> str | None:
@@ -89,8 +89,9 @@ class BatchPlace:
 
     def remove(self) -> None:
         """Stop what is under way, and remove everything. Quiet when there is nothing."""
-        for name in {self.recorded() or self.name, self.name}:
-            end(self.site, name)
+        job = self.recorded()
+        if job:
+            end(self.site, job)
         deploying.remove(self.site.arm, self.path)
         remove_cluster(self.site, self.cluster)
         self.site.assets.forget(self.environment)
@@ -105,6 +106,7 @@ class AzureMLJob(Job):
     def __init__(self, place: BatchPlace) -> None:
         self.name = place.name
         self._place = place
+        self._answers: dict[str, str] = {}
 
     def status(self) -> JobStatus:
         job = self._place.recorded()
@@ -119,10 +121,11 @@ class AzureMLJob(Job):
 
     def lines(self, part: int) -> bytes:
         store, place = self._place.site.store, self._place
-        wanted = f"/part-{part:05}.answers.jsonl"
-        # Wherever below the output's address the service puts what the script writes.
-        found = next((name for name in store.names(f"{place.prefix}/answers") if name.endswith(wanted)), None)
-        content = None if found is None else store.get(found)
+        wanted = f"part-{part:05}.answers.jsonl"
+        if wanted not in self._answers:
+            # Wherever below the output's address the service puts what the script writes.
+            self._answers = {name.rpartition("/")[2]: name for name in store.names(f"{place.prefix}/answers")}
+        content = store.get(self._answers[wanted]) if wanted in self._answers else None
         if content is not None:
             return content
         if store.get(place.sent(part)) is None:
