@@ -110,7 +110,7 @@ def _asked(place: BatchPlace, journal: Journal) -> None:
     journal.will_create("job", wanted, lambda: end(site, wanted))
     place.record(wanted)
     job = site.door.begin(
-        uri, batch_bodies.DEPLOYMENT, batch_bodies.invocation(wanted, site.store.path, place.prefix), wanted
+        uri, batch_bodies.DEPLOYMENT, batch_bodies.invocation(wanted, site.store.name, place.prefix), wanted
     )
     if job != wanted:
         journal.will_create("job", job, lambda: end(site, job))

@@ -69,7 +69,7 @@ def code(uri: str, tags: Mapping[str, str]) -> dict[str, Any]:
 
 
 def endpoint(name: str, region: str, tags: Mapping[str, str]) -> dict[str, Any]:
-    """The job's own door. Its default is said here already: a job is asked of that deployment by name, too."""
+    """The job's own door. It has one deployment, which is asked by its name."""
     body = {"location": region, "tags": dict(tags), "properties": {"authMode": "AADToken"}}
     check(Kind.BATCH_ENDPOINT, name, body)
     return body
@@ -110,13 +110,14 @@ def invocation(name: str, store: str, prefix: str) -> dict[str, Any]:
     """The request for a job: where its lines are, and where its answers go.
 
     Args:
-        store: The datastore's address.
+        store: The datastore's name.
     """
+    place = f"azureml://datastores/{store}/paths/{prefix}"
     return {
         "properties": {
             "name": name,
-            "inputData": {"lines": {"jobInputType": "UriFolder", "uri": f"{store}/paths/{prefix}/lines"}},
-            "outputData": {"answers": {"jobOutputType": "UriFile", "uri": f"{store}/paths/{prefix}/answers"}},
+            "inputData": {"lines": {"jobInputType": "UriFolder", "uri": f"{place}/lines/"}},
+            "outputData": {"answers": {"jobOutputType": "UriFile", "uri": f"{place}/answers"}},
         }
     }
 

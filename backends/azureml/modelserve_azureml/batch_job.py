@@ -30,7 +30,7 @@ _LOOK_S = 1.0
 class BatchPlace:
     """Where everything of a job is.
 
-    Args:
+    Attributes:
         endpoint: The online endpoint's name.
         work: The name that the work was given.
     """

@@ -28,10 +28,12 @@ class Store:
     """Blobs of one datastore, by name. May be used from many threads.
 
     Attributes:
-        path: The datastore's address.
+        name: The datastore's.
+        path: Its address.
     """
 
     def __init__(self, workspace: Workspace, name: str, arm: Arm, reach: Reach, credentials: Credentials) -> None:
+        self.name = name
         self.path = workspace.datastore(name)
         self._arm = arm
         self._reach = reach

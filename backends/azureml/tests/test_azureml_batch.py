@@ -203,6 +203,41 @@ def test_a_job_is_shared_by_instances_and_leaves_nothing_of_itself(azure: AzureR
 
 
 @pytest.mark.long
+# azure-ai-ml is built on marshmallow 3, and uses what the fourth version will not have.
+@pytest.mark.filterwarnings("ignore:The `context` parameter is deprecated:DeprecationWarning")
+def test_microsofts_own_client_sees_what_was_made_and_begins_jobs_of_it(azure: AzureRehearsal) -> None:
+    from azure.ai.ml import Input, MLClient, Output
+    from azure.identity import ClientSecretCredential
+
+    way = {"proxies": {"https": azure.proxy.url}, "connection_verify": str(azure.options["ca"])}
+    who = [azure.options[name] for name in ("tenant", "client_id", "client_secret")]
+    where = [azure.options[name] for name in ("subscription", "resource_group", "workspace")]
+    client = MLClient(ClientSecretCredential(*who, **way), *where, show_progress=False, enable_telemetry=False, **way)
+    job = served(azure).batch("seen", parts())
+    assert ended(job) is JobState.COMPLETED
+    (endpoint,) = client.batch_endpoints.list()
+    assert endpoint.name == job.name
+    (version,) = client.batch_deployments.list(endpoint.name)
+    assert (version.mini_batch_size, version.output_action, version.retry_settings.timeout) == (1, "summary_only", 3600)
+    assert version.code_configuration.scoring_script == batch_bodies.SCRIPT
+    machines = client.compute.get(cluster_name(job.name))
+    assert (machines.type, machines.size, machines.min_instances) == ("amlcompute", "Standard_F4s_v2", 0)
+    store = "azureml://datastores/workspaceblobstore"
+    prefix = f"modelserve/{endpoint_name(azure.workspace, SPEC.name)}/seen"
+    another = client.batch_endpoints.invoke(
+        endpoint.name,
+        deployment_name=batch_bodies.DEPLOYMENT,
+        inputs={"lines": Input(type="uri_folder", path=f"{store}/paths/{prefix}/lines")},
+        outputs={"answers": Output(type="uri_file", path=f"{store}/paths/{prefix}/more")},
+    )
+    while client.jobs.get(another.name).status not in {"Completed", "Failed", "Canceled"}:
+        time.sleep(0.2)
+    assert any(name.endswith(f"{prefix}/more/part-00000.answers.jsonl") for name in azure.blobs.names())
+    job.delete()
+    azure.manager.resources.remove(azure.workspace.job(another.name))
+
+
+@pytest.mark.long
 def test_a_cluster_that_is_named_is_used_and_stays(azure: AzureRehearsal) -> None:
     endpoint, path = served(azure, batch_cluster="nightly"), cluster(azure, "nightly")
     try:

@@ -133,9 +133,11 @@ class Batches:
         if len(entries) != 1 or entries[0].get(kind) not in kinds:
             raise Refusal(400, "BadArgument", f"One {kind} of {sorted(kinds)} is needed, got {given}.")
         store, found, folder = entries[0].get("uri", "").partition("/paths/")
-        if not found or store.rpartition("/")[0].lower() != f"{self._workspace.path}/datastores".lower():
+        # As Microsoft's client writes it, and as the pages do.
+        stores = {"azureml://datastores", f"{self._workspace.path}/datastores".lower()}
+        if not found or store.rpartition("/")[0].lower() not in stores:
             raise Refusal(400, "BadArgument", f"{entries[0].get('uri')!r} is no path of a datastore.")
-        return f"{CONTAINER}/{folder}"
+        return f"{CONTAINER}/{folder.rstrip('/')}"
 
     def _noting(self, path: str) -> Callable[[str], None]:
         def note(state: str) -> None:
@@ -233,7 +235,13 @@ def _shown(name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         "status": "NotStarted",
         "isArchived": False,
         "services": studio,
-        "inputs": asked.get("inputData"),
-        "outputs": asked.get("outputData"),
+        "inputs": _data(asked.get("inputData"), "jobInputType"),
+        "outputs": _data(asked.get("outputData"), "jobOutputType"),
     }
     return {"type": f"{PROVIDER}/workspaces/jobs", "properties": properties}
+
+
+def _data(given: Any, kind: str) -> dict[str, Any]:
+    """Inputs or outputs in the words of the resource manager, which are not those of the door."""
+    words = {"UriFolder": "uri_folder", "UriFile": "uri_file"}
+    return {name: {kind: words[one[kind]], "uri": one["uri"]} for name, one in given.items()}
