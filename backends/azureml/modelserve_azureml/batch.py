@@ -16,7 +16,7 @@ from typing import Any
 from modelserve.backend import Job, WorkPart
 from modelserve.backend.journal import Journal
 from modelserve.backend.preflight import look_all, require_passed
-from modelserve.errors import AccessDeniedError
+from modelserve.errors import AccessDeniedError, DeploymentNotFoundError
 from modelserve_azureml import batch_bodies, deploying
 from modelserve_azureml.batch_job import AzureMLJob, BatchPlace, end, folder, remove_cluster
 from modelserve_azureml.batch_preflight import batch_checks
@@ -46,8 +46,8 @@ def remove_all(site: Site, endpoint: str) -> None:
     start = folder(endpoint)
     try:
         found = {name.removeprefix(start).partition("/")[0] for name in site.store.names(start)}
-    except AccessDeniedError:
-        # Who may not look there made no job.
+    except (AccessDeniedError, DeploymentNotFoundError):
+        # Who may not look there, or has no such storage, made no job.
         return
     for work in sorted(found):
         BatchPlace(site, endpoint, work).remove()

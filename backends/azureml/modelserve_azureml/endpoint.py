@@ -256,12 +256,12 @@ def erase(site: Site, endpoint: str, name: str) -> None:
     content = site.arm.find(site.workspace.endpoint(endpoint))
     if content is not None:
         deploying.require_ours(content, name)
-    batch.remove_all(site, endpoint)
-    if content is not None:
         for deployment in site.arm.every(f"{site.workspace.endpoint(endpoint)}/deployments"):
             setting = site.workspace.autoscale(endpoint, deployment["name"])
             site.arm.ask("DELETE", setting, version=autoscale.API_VERSION)
         deploying.remove(site.arm, site.workspace.endpoint(endpoint))
+    # After what bills whether asked or not, and before the model that jobs answer by.
+    batch.remove_all(site, endpoint)
     site.assets.forget_all(endpoint)
 
 

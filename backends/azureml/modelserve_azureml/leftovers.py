@@ -8,9 +8,10 @@ A name tells what is worth looking at: a workspace may hold thousands of models,
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from modelserve.backend import EndpointStatus, State
+from modelserve.errors import AccessDeniedError
 from modelserve_azureml.names import SUFFIX, marks
 from modelserve_azureml.site import Site
 
@@ -23,13 +24,18 @@ def left_behind(site: Site, endpoints: Collection[str]) -> list[EndpointStatus]:
     Args:
         endpoints: Names of endpoints that exist.
     """
-    found: dict[str, EndpointStatus] = {}
-    for kind in _KINDS:
-        for container in site.arm.every(f"{site.workspace.path}/{kind}"):
-            if container["name"] not in endpoints and _may_be_ours(site, container["name"]):
-                for status in _statuses(site, f"{site.workspace.path}/{kind}/{container['name']}"):
-                    found.setdefault(status.name, status)
-    return list(found.values())
+    try:
+        found = [status for kind in _KINDS for status in _of_kind(site, kind, endpoints)]
+    except AccessDeniedError:
+        # Who may ask endpoints only may list those, and left nothing here.
+        return []
+    return list({status.name: status for status in reversed(found)}.values())
+
+
+def _of_kind(site: Site, kind: str, endpoints: Collection[str]) -> Iterator[EndpointStatus]:
+    for container in site.arm.every(f"{site.workspace.path}/{kind}"):
+        if container["name"] not in endpoints and _may_be_ours(site, container["name"]):
+            yield from _statuses(site, f"{site.workspace.path}/{kind}/{container['name']}")
 
 
 def _may_be_ours(site: Site, name: str) -> bool:

@@ -337,6 +337,15 @@ def test_what_a_killed_call_left_goes_with_the_next_one_and_with_the_endpoint(az
 
 
 @pytest.mark.long
+def test_who_may_not_look_into_the_storage_may_delete_an_endpoint(azure: AzureRehearsal) -> None:
+    endpoint = served(azure)
+    azure.faults.plan("Datastores.Get", Failing("AuthorizationFailed", "no", 403), times=9)
+    endpoint.delete()
+    assert azure.leftovers() == []
+    assert "Datastores.Get" in azure.faults.calls
+
+
+@pytest.mark.long
 def test_what_a_job_lacks_is_told_before_anything_is_made(azure: AzureRehearsal) -> None:
     endpoint = served(azure)
     before = azure.leftovers()

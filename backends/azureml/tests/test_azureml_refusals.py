@@ -215,6 +215,12 @@ def test_models_of_others_are_neither_listed_nor_looked_into(azure: AzureRehears
         azure.manager.resources.remove(unmarked)
 
 
+def test_who_may_not_look_at_models_may_list_endpoints(azure: AzureRehearsal) -> None:
+    azure.faults.plan("Assets.List", Failing("AuthorizationFailed", "no", 403), times=9)
+    assert azure.backend.list() == []
+    assert "Assets.List" in azure.faults.calls
+
+
 @pytest.mark.long
 def test_an_update_for_which_there_is_no_quota_is_told_before_anything_is_made(azure: AzureRehearsal) -> None:
     endpoint = azure.backend.deploy(models.linear(), SPEC)
