@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from modelserve.backend import Backend, DeploymentSpec, Verdict, open_backend
@@ -56,6 +58,18 @@ def test_a_deployment_lives_and_leaves_nothing(backend: Backend) -> None:
     assert deployment.logs()
     deployment.delete()
     assert NAME not in [status.name for status in backend.list()]
+
+
+def test_a_data_set_is_answered_by_a_job(backend: Backend, tmp_path: Path) -> None:
+    bundle = models.linear()
+    deployment = Deployment(backend.deploy(bundle, DeploymentSpec(NAME)), backend)
+    x = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
+    report = deployment.predict_dataset({"x": x}, tmp_path / "scored", batch_rows=100)
+    assert (report.rows, report.failures, report.engine) == (1000, 0, "batch")
+    found = np.concatenate(
+        [np.array(pq.read_table(part)["y"].to_pylist()) for part in sorted(tmp_path.glob("*/*.parquet"))]
+    )
+    np.testing.assert_allclose(found, Session(bundle).run({"x": x})["y"], rtol=1e-5, atol=1e-6)
 
 
 def test_a_request_as_large_as_we_allow_passes(backend: Backend) -> None:

@@ -1,7 +1,9 @@
 """The resource manager: one call, one long operation, and what is tried again.
 
-ask ──► request ──429, 5xx, no connection──► again, a few times (nothing here does harm when it is done twice)
-operate ──► request ──409 "Updating"──► wait ──► 2xx ──► look at the operation ──► Succeeded, or the reason
+    ask ──► request ──429, 5xx, no connection──► again, a few times (nothing here does harm when it is done twice)
+    operate ──► request ──409 "Updating"──► wait ──► 2xx ──► look at the operation ──► Succeeded, or the reason
+
+What the service says of an operation's end is what counts; the answer that began it says only that it was begun.
 """
 
 from __future__ import annotations

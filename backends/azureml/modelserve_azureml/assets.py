@@ -1,12 +1,16 @@
 """Model and environment: uploaded and registered under names made from their content, once.
 
-bundle ──files──► a place that the workspace gives for it (no role on the storage is needed) ──► model, by azure-ai-ml
-image  ──routes─────────────────────────────────────────────────────────────────────────────► environment
+    bundle ──files───► a place that the workspace gives for it ──► model, by azure-ai-ml
+    image  ──routes────────────────────────────────────────────► environment
+    script ──files───► as a bundle's ──────────────────────────► code of a batch job
+
+No role on the storage is needed for it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import threading
 import weakref
@@ -18,8 +22,9 @@ from modelserve.backend import raising_ours
 from modelserve.backend.journal import Journal
 from modelserve.bundle import Bundle
 from modelserve.errors import BackendError, MissingExtraError, ModelServeError
-from modelserve_azureml import bodies
+from modelserve_azureml import batch_bodies, bodies
 from modelserve_azureml.arm import Arm
+from modelserve_azureml.code import code_files
 from modelserve_azureml.credentials import Credentials
 from modelserve_azureml.errors import azure_errors
 from modelserve_azureml.names import Workspace, content_version, marks, model_version
@@ -28,6 +33,7 @@ from modelserve_azureml.validation import Kind, check
 
 #: Kept by the service as the folder's name below AZUREML_MODEL_DIR.
 FOLDER = "bundle"
+CODE_FOLDER = "code"
 _PARALLEL_BLOCKS = 4
 _RETRIES = 3
 _CLOUD = "AZUREML_CURRENT_CLOUD"
@@ -70,6 +76,13 @@ class Assets:
             self._arm.ask("PUT", path, body)
         return path
 
+    def code(self, path: str, tags: Mapping[str, str], journal: Journal) -> str:
+        """The address of the code of a batch job: the script that the service's driver runs, and modelserve."""
+        journal.will_create("code", path, lambda: self.forget(path))
+        uri = self._sent(path, {f"{CODE_FOLDER}/{name}": content for name, content in code_files()}, journal)
+        self._arm.ask("PUT", path, batch_bodies.code(f"{uri}/{CODE_FOLDER}", tags))
+        return path
+
     def forget(self, path: str) -> None:
         """Remove one version of a model or an environment; where the service keeps it, it is archived."""
         found = self._arm.find(path)
@@ -90,15 +103,19 @@ class Assets:
 
     def _uploaded(self, path: str, folder: Path, journal: Journal) -> str:
         """Where the bundle's files lie now."""
+        names = {f"{FOLDER}/{file.relative_to(folder).as_posix()}": file for file in _files(folder)}
+        return f"{self._sent(path, names, journal)}/{FOLDER}"
+
+    def _sent(self, path: str, names: Mapping[str, Path | bytes], journal: Journal) -> str:
+        """Send files to the place that the workspace gives for an asset; its address."""
         told = self._arm.ask("POST", f"{path}/startPendingUpload", {"pendingUploadType": "TemporaryBlobReference"})
         place = told["blobReferenceForConsumption"]
-        uri, signed = f"{place['blobUri']}/{FOLDER}", place["credential"]["sasUri"]
-        names = {f"{FOLDER}/{file.relative_to(folder).as_posix()}": file for file in _files(folder)}
+        uri, signed = str(place["blobUri"]), place["credential"]["sasUri"]
         # Until they are registered nothing else leads to them.
         journal.will_create("files", uri, lambda: self._removed(signed, names))
-        with raising_ours(azure_errors(), "Uploading the model"), self._container(signed) as container:
+        with raising_ours(azure_errors(), f"Uploading to {uri}"), self._container(signed) as container:
             for name, file in names.items():
-                with file.open("rb") as content:
+                with file.open("rb") if isinstance(file, Path) else io.BytesIO(file) as content:
                     container.upload_blob(name, content, overwrite=True, max_concurrency=_PARALLEL_BLOCKS)
         return uri
 

@@ -27,15 +27,18 @@ from modelserve.errors import DeploymentNotFoundError, NotReadyError, NotSupport
 from modelserve_azureml import deploying, policies
 from modelserve_azureml.arm import Arm
 from modelserve_azureml.assets import Assets, require_packages
+from modelserve_azureml.batch_door import BatchDoor
 from modelserve_azureml.credentials import Credentials
 from modelserve_azureml.endpoint import AzureMLEndpoint, check_scale, erase, live, look, require_bundle
 from modelserve_azureml.images import runtime_image
+from modelserve_azureml.leftovers import left_behind
 from modelserve_azureml.names import Workspace, endpoint_name, marks
 from modelserve_azureml.options import AzureMLOptions
 from modelserve_azureml.preflight import checks
 from modelserve_azureml.reach import Reach
 from modelserve_azureml.scoring import Keys
 from modelserve_azureml.site import Site, Version
+from modelserve_azureml.storage import Store
 
 _BUSY = {"Creating", "Updating", "Deleting", "Scaling"}
 
@@ -57,7 +60,7 @@ class AzureMLBackend(Backend):
         Capability.ATTACH: Support.FULL,
         Capability.LOGS: Support.FULL,
         Capability.LIVE_CALLABLE: Support.IMPOSSIBLE,  # code of the application's process does not leave it
-        Capability.BATCH: Support.NOT_IMPLEMENTED,
+        Capability.BATCH: Support.FULL,
         Capability.REHEARSAL: Support.FULL,
     }
     options: ClassVar[Mapping[str, str]] = AzureMLOptions.described()
@@ -95,7 +98,10 @@ class AzureMLBackend(Backend):
 
     def list(self) -> list[EndpointStatus]:
         found = self._site.arm.every(f"{self._site.workspace.path}/onlineEndpoints")
-        return [look(self._site, content) for content in found if marks(content) is not None]
+        running = [look(self._site, content) for content in found if marks(content) is not None]
+        known = {status.name for status in running}
+        left = left_behind(self._site, {content["name"] for content in found})
+        return [*running, *(status for status in left if status.name not in known)]
 
     def delete(self, name: str) -> None:
         erase(self._site, self._endpoint_name(name), name)
@@ -127,7 +133,15 @@ class AzureMLBackend(Backend):
         options = self._options
         workspace = Workspace(options.subscription, options.resource_group, options.workspace)
         arm = Arm(self._reach, self._credentials)
-        return Site(workspace, arm, Assets(workspace, arm, self._reach, self._credentials), options)
+        who = (self._reach, self._credentials)
+        return Site(
+            workspace,
+            arm,
+            Assets(workspace, arm, *who),
+            options,
+            Store(workspace, options.datastore, arm, *who),
+            BatchDoor(*who),
+        )
 
     def _endpoint_name(self, name: str) -> str:
         return self._options.endpoint_name or endpoint_name(self._site.workspace, name)

@@ -1,7 +1,7 @@
 """From a bundle to an endpoint that answers, and from one version of the model to the next.
 
-deploy  model ─ environment ─ endpoint ─ deployment ─ traffic ─ autoscale
-update  model ─ environment ─ a second deployment ─ mirror, canary ─ all traffic ─ the first one goes
+    deploy  model ─ environment ─ endpoint ─ deployment ─ traffic ─ autoscale
+    update  model ─ environment ─ a second deployment ─ mirror, canary ─ all traffic ─ the first one goes
 
 Each step is written down before it is taken; a failure takes back what this call made, the last thing first.
 """

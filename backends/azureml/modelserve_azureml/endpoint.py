@@ -11,6 +11,7 @@ from typing import Any
 from modelserve.backend import (
     Endpoint,
     EndpointStatus,
+    Job,
     Limits,
     ReplicaStatus,
     ReplyFuture,
@@ -18,8 +19,10 @@ from modelserve.backend import (
     Scale,
     Servable,
     State,
+    WorkPart,
 )
 from modelserve.backend.journal import Journal
+from modelserve.backend.preflight import look_all, require_passed
 from modelserve.bundle import Bundle
 from modelserve.bundle.manifest import signature_from_json
 from modelserve.errors import (
@@ -29,9 +32,10 @@ from modelserve.errors import (
     NotSupportedError,
 )
 from modelserve.tensors import Signature
-from modelserve_azureml import autoscale, deploying, logs
+from modelserve_azureml import autoscale, batch, deploying, logs
 from modelserve_azureml.limits import LARGEST_CAPACITY
 from modelserve_azureml.names import marks
+from modelserve_azureml.preflight import update_checks
 from modelserve_azureml.reach import Reach
 from modelserve_azureml.scoring import Keys, Scoring
 from modelserve_azureml.site import Site, Version
@@ -132,6 +136,10 @@ class AzureMLEndpoint(Endpoint):
         for deployment in self._site.arm.every(f"{self._path}/deployments"):
             yield from logs.tail(self._site.arm, deployment["id"])
 
+    def batch(self, name: str, parts: Iterable[WorkPart]) -> Job:
+        self._check_open()
+        return batch.begin(self._site, self._endpoint, self.name, name, parts, self._live())
+
     def close(self) -> None:
         self._closed = True
         self._scoring.close()
@@ -162,6 +170,7 @@ class AzureMLEndpoint(Endpoint):
         if found is not None and found.digest == bundle.digest:
             return
         scale = _scale(site, self._endpoint, old)
+        require_passed(look_all(update_checks(site, old["sku"]["capacity"])), f"Updating {self.name!r}")
         version = Version(site, self._endpoint, self.name, bundle, self._image(tell), old["sku"]["capacity"])
         deadline = time.monotonic() + site.options.timeout_s
         with Journal("azureml", self.name) as journal:
@@ -251,6 +260,8 @@ def erase(site: Site, endpoint: str, name: str) -> None:
             setting = site.workspace.autoscale(endpoint, deployment["name"])
             site.arm.ask("DELETE", setting, version=autoscale.API_VERSION)
         deploying.remove(site.arm, site.workspace.endpoint(endpoint))
+    # After what bills whether asked or not, and before the model that jobs answer by.
+    batch.remove_all(site, endpoint)
     site.assets.forget_all(endpoint)
 
 

@@ -91,7 +91,8 @@ def from_score(answer: httpx.Response) -> ModelServeError:
 
 
 _CURES: Mapping[type[ModelServeError], str] = {
-    AccessDeniedError: "The key or token is not one of this endpoint's.",
+    AccessDeniedError: "The key or token is not one of this endpoint's, or the endpoint answers within a private "
+    "network only (public_network = false) and this caller is outside of it.",
     DeadlineError: "Give the option request_timeout_s, or smaller requests; it may have been answered all the same.",
     DeploymentNotFoundError: "No version of the model gets requests there.",
     OverloadedError: "Try again later, or scale.",

@@ -29,10 +29,12 @@ def runtime_image(site: Site, credentials: Credentials, reach: Reach, tell: Call
     if site.options.image:
         return site.options.image
     # Loaded here: whoever names an image needs no builder.
-    from modelserve.image import ensure
+    from modelserve.image import Recipe, Reference, Through, ensure
 
     own = registry(site)
-    return str(ensure(f"{own}/{REPOSITORY}", credentials=login(own, site, credentials, reach), on_progress=tell))
+    recipe = Recipe(base=Reference.parse(site.options.base_image)) if site.options.base_image else Recipe()
+    by = Through(login(own, site, credentials, reach), reach.for_httpx())
+    return str(ensure(f"{own}/{REPOSITORY}", recipe, credentials=by, on_progress=tell))
 
 
 def login(own: str, site: Site, credentials: Credentials, reach: Reach) -> Callable[[str], Login | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 NAME = re.compile(r"[a-zA-Z](-?[a-zA-Z0-9])*")
+CLUSTER_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{1,15}")
 SHORTEST_NAME = 3
 LONGEST_NAME = 32
 
@@ -26,6 +27,10 @@ ADMITTED_PER_SLOT = 2
 #: Part of the quota that the service keeps for upgrades, unless the size is exempt from it.
 QUOTA_FACTOR = 1.2
 NO_RESERVE = ("Standard_NC24ads_A100_v4", "Standard_NC40ads_H100_v5", "Standard_ND")
+
+#: Longest time for one part of a batch job, of which the service's own default is 30 seconds.
+LONGEST_PART_S = 86_400
+LARGEST_CLUSTER = 100
 
 #: Above this the service slows an endpoint down.
 BANDWIDTH_BYTES_PER_S = 5_000_000

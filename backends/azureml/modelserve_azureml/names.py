@@ -1,9 +1,12 @@
 """What things are called in a workspace: addresses of resources, names derived from content, tags.
 
-deployment's name ──► endpoint   digits-3f9a1c       unique in the region, 32 letters at most
-bundle's digest   ──► deployment v-0123456789ab      a version of the model behind the endpoint
-                  ──► model      digits-3f9a1c, version 0123456789abcdef0123
-image and routes  ──► environment digits-3f9a1c, version 89abcdef0123
+    deployment's name ──► endpoint   digits-3f9a1c       unique in the region, 32 letters at most
+    bundle's digest   ──► deployment v-0123456789ab      a version of the model behind the endpoint
+                      ──► model      digits-3f9a1c, version 0123456789abcdef0123
+    image and routes  ──► environment digits-3f9a1c, version 89abcdef0123
+    name of a batch   ──► digits-0123456789: all that is made for the job; ms-0123456789ab: its cluster
+
+The same content has the same name, in every process.
 """
 
 from __future__ import annotations
@@ -21,8 +24,11 @@ API_VERSION = "2024-10-01"
 PROVIDER = "Microsoft.MachineLearningServices"
 _SEPARATOR = "-"
 _SUFFIX_LETTERS = 6
+#: How an endpoint's name ends, as a pattern.
+SUFFIX = f"[0-9a-f]{{{_SUFFIX_LETTERS}}}"
 _DIGEST_LETTERS = 12
 _VERSION_LETTERS = 20
+_JOB_LETTERS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,21 @@ class Workspace:
     def environment(self, endpoint: str) -> str:
         return f"{self.path}/environments/{endpoint}"
 
+    def code(self, name: str) -> str:
+        return f"{self.path}/codes/{name}/versions/1"
+
+    def compute(self, cluster: str) -> str:
+        return f"{self.path}/computes/{cluster}"
+
+    def datastore(self, store: str) -> str:
+        return f"{self.path}/datastores/{store}"
+
+    def batch_endpoint(self, endpoint: str) -> str:
+        return f"{self.path}/batchEndpoints/{endpoint}"
+
+    def job(self, job: str) -> str:
+        return f"{self.path}/jobs/{job}"
+
     def autoscale(self, endpoint: str, deployment: str) -> str:
         return f"{self.group}/providers/Microsoft.Insights/autoscalesettings/{endpoint}-{deployment}"
 
@@ -67,6 +88,17 @@ def endpoint_name(workspace: Workspace, name: str) -> str:
     """
     plain = re.sub(r"-{2,}", "-", name)[: LONGEST_NAME - _SUFFIX_LETTERS - 1].rstrip("-")
     return f"{plain}-{_digest(f'{workspace.path.lower()}/{name}')[:_SUFFIX_LETTERS]}"
+
+
+def batch_name(workspace: Workspace, endpoint: str, job: str) -> str:
+    """What everything of a batch job is called: its batch endpoint, unique in the region, its code, its environment."""
+    plain = re.sub(r"-{2,}", "-", endpoint)[: LONGEST_NAME - _JOB_LETTERS - 1].rstrip("-")
+    return f"{plain}-{_digest(f'{workspace.path.lower()}/{endpoint}/{job}')[:_JOB_LETTERS]}"
+
+
+def cluster_name(batch: str) -> str:
+    """The cluster of a batch job; Azure takes few letters there."""
+    return f"ms-{_digest(batch)[:_DIGEST_LETTERS]}"
 
 
 def deployment_name(digest: str) -> str:

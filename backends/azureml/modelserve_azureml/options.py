@@ -9,8 +9,10 @@ from pydantic import Field, field_validator
 
 from modelserve.backend import Options
 from modelserve_azureml.limits import (
+    LARGEST_CLUSTER,
     LARGEST_MIRROR_PERCENT,
     LONGEST_NAME,
+    LONGEST_PART_S,
     LONGEST_REQUEST_S,
     LONGEST_TAG,
     LONGEST_TAG_NAME,
@@ -45,6 +47,9 @@ class AzureMLOptions(Options):
     )
     registry: str = Field(
         "", description="Registry for that image, such as 'team.azurecr.io'. Default: the workspace's own."
+    )
+    base_image: str = Field(
+        "", description="What that image is put on: one with a Python. Default: Python's own, at Docker Hub."
     )
     auth: Literal["key", "aml_token", "aad_token"] = Field(
         "key", description="What callers show: key, aml_token or aad_token (Entra ID). Default: key."
@@ -83,6 +88,25 @@ class AzureMLOptions(Options):
         0.0, ge=0, le=86400, description="Seconds for which each of these goes on before it is judged. Default: 0."
     )
 
+    batch_cluster: str = Field(
+        "", description="Cluster for batch jobs. Default: one made for each job, that bills while it works."
+    )
+    batch_instance_type: str = Field(
+        "", description="Size of the instances of a cluster that is made. Default: instance_type."
+    )
+    batch_instances: int = Field(
+        1, ge=1, le=LARGEST_CLUSTER, description="Instances that a batch job works on at once. Default: 1."
+    )
+    batch_part_s: int = Field(
+        3600, ge=1, le=LONGEST_PART_S, description="Longest time for a part of a batch job, in seconds. Default: 3600."
+    )
+    batch_environment: str = Field(
+        "", description="Address of an environment for batch jobs. Default: one on Microsoft's image."
+    )
+    datastore: str = Field(
+        "workspaceblobstore", description="Blob datastore of batch jobs. Default: 'workspaceblobstore'."
+    )
+
     environment_variables: dict[str, str] = Field(
         default_factory=dict, description="Further variables of the container."
     )
@@ -111,7 +135,7 @@ class AzureMLOptions(Options):
                 raise ValueError(f"the tag {name[:40]!r} is too long, or has one of <>%&\\?/ in its name")
         return value
 
-    @field_validator("image")
+    @field_validator("image", "base_image")
     @classmethod
     def _is_complete(cls, value: str) -> str:
         if value and "/" not in value:

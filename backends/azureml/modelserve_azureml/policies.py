@@ -25,10 +25,33 @@ NEEDED_ACTIONS = (
     f"{_ML}/environments/versions/write",
     f"{_ML}/environments/versions/delete",
 )
+#: What a batch job needs beside them.
+NEEDED_BATCH_ACTIONS = (
+    f"{_ML}/batchEndpoints/read",
+    f"{_ML}/batchEndpoints/write",
+    f"{_ML}/batchEndpoints/delete",
+    f"{_ML}/batchEndpoints/deployments/write",
+    f"{_ML}/batchEndpoints/jobs/write",
+    f"{_ML}/codes/versions/write",
+    f"{_ML}/codes/versions/delete",
+    f"{_ML}/computes/read",
+    f"{_ML}/computes/write",
+    f"{_ML}/computes/delete",
+    f"{_ML}/datastores/read",
+    f"{_ML}/datastores/listsecrets/action",
+    f"{_ML}/jobs/read",
+    f"{_ML}/jobs/cancel/action",
+)
 _FURTHER_ACTIONS = (
     f"{_ML}/onlineEndpoints/*",
     f"{_ML}/models/*",
     f"{_ML}/environments/*",
+    f"{_ML}/batchEndpoints/*",
+    f"{_ML}/codes/*",
+    f"{_ML}/computes/*",
+    f"{_ML}/datastores/read",
+    f"{_ML}/datastores/listsecrets/action",
+    f"{_ML}/jobs/*",
     f"{PROVIDER}/locations/*/read",
     "Microsoft.Authorization/permissions/read",
     "Microsoft.Insights/metrics/read",

@@ -52,6 +52,24 @@ def checks(
     ]
 
 
+def update_checks(site: Site, instances: int) -> Sequence[Check]:
+    """What a new version needs beside the old one, which goes on until the new one has taken over.
+
+    Args:
+        instances: Of the new version.
+    """
+
+    def quota() -> str:
+        region = site.region
+        machine = machine_of(site, region, site.options.instance_type)
+        try:
+            return require_quota(site, region, machine, instances)
+        except QuotaError as error:
+            raise QuotaError(f"The new version runs beside the old one for a while. {error}") from None
+
+    return [Check("quota", quota)]
+
+
 @dataclass
 class _Look:
     site: Site
@@ -71,23 +89,7 @@ class _Look:
 
     @cached_property
     def machine(self) -> Any:
-        """The instance type as the region offers it."""
-        wanted, where = self.site.options.instance_type, self.site.workspace.location(self.found["location"])
-        sizes = self.site.arm.every(f"{where}/vmSizes")
-        found = next((size for size in sizes if size["name"].lower() == wanted.lower()), None)
-        if found is None:
-            near = sorted(size["name"] for size in sizes)[:8]
-            raise ConfigError(
-                f"{self.found['location']} has no {wanted!r}. Give another instance_type, such as {', '.join(near)}."
-            )
-        return found
-
-    def _seen(self, path: str, version: str) -> Any:
-        """What stands at a path, where this caller may look: not being allowed to look hinders no deploy."""
-        try:
-            return self.site.arm.ask("GET", path, version=version)
-        except AccessDeniedError as error:
-            raise OnlyLive(f"This caller may not look: {error}") from None
+        return machine_of(self.site, self.found["location"], self.site.options.instance_type)
 
     def sign_in(self) -> str:
         self.credentials.token(f"{HOST}/.default")
@@ -105,7 +107,7 @@ class _Look:
             needed.append("Microsoft.Insights")
         for name in needed:
             path = f"/subscriptions/{self.site.workspace.subscription}/providers/{name}"
-            state = self._seen(path, _PROVIDERS_VERSION)["registrationState"]
+            state = _seen(self.site, path, _PROVIDERS_VERSION)["registrationState"]
             if state != "Registered":
                 raise ConfigError(
                     f"{name} is {state} in this subscription. Register it: az provider register --namespace {name}"
@@ -113,14 +115,7 @@ class _Look:
         return f"{', '.join(needed)}: registered."
 
     def roles(self) -> str:
-        path = f"{self.site.workspace.path}/providers/Microsoft.Authorization/permissions"
-        given = self._seen(path, _PERMISSIONS_VERSION).get("value") or []
-        lacks = [action for action in NEEDED_ACTIONS if not any(_allows(one, action) for one in given)]
-        if lacks:
-            raise AccessDeniedError(
-                f"This caller may not {', '.join(lacks)}. `modelserve policy` prints the roles that are needed."
-            )
-        return f"{len(NEEDED_ACTIONS)} actions are allowed."
+        return require_allowed(self.site, NEEDED_ACTIONS)
 
     def size(self) -> str:
         machine = self.machine
@@ -129,18 +124,7 @@ class _Look:
         return f"{machine['name']}: {machine['vCPUs']} processors, {machine['memoryGB']:g} GB{_price(machine)}."
 
     def quota(self) -> str:
-        machine, where = self.machine, self.site.workspace.location(self.found["location"])
-        usages = self.site.arm.every(f"{where}/usages")
-        own = next((one for one in usages if one["name"]["value"].lower() == machine["family"].lower()), None)
-        if own is None:
-            raise OnlyLive(f"The service lists no usage of {machine['family']}.")
-        needed, free = _cores(machine, self.instances), own["limit"] - own["currentValue"]
-        if free < needed:
-            raise QuotaError(
-                f"{self.instances} x {machine['name']} need {needed} processors of {machine['family']}, the service's "
-                f"reserve included, and {free} of {own['limit']} are free. Ask for more, or take another instance_type."
-            )
-        return f"{needed} of {free} free processors of {machine['family']} are needed."
+        return require_quota(self.site, self.found["location"], self.machine, self.instances)
 
     def memory(self) -> str:
         machine, options = self.machine, self.site.options
@@ -194,6 +178,70 @@ class _Look:
             f"The example has {size} bytes, of {limit} that we allow; Azure's bandwidth carries some {rate:,.0f} such "
             f"requests a second, and {slots} may be under way or wait."
         )
+
+
+def machine_of(site: Site, region: str, wanted: str) -> Any:
+    """An instance type as the region offers it.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    sizes = site.arm.every(f"{site.workspace.location(region)}/vmSizes")
+    found = next((size for size in sizes if size["name"].lower() == wanted.lower()), None)
+    if found is None:
+        near = sorted(size["name"] for size in sizes)[:8]
+        raise ConfigError(f"{region} has no {wanted!r}. Give another instance_type, such as {', '.join(near)}.")
+    return found
+
+
+def family_usage(site: Site, region: str, machine: Any) -> Any:
+    """How much of an instance type's family is in use; None where the service does not list it."""
+    usages = site.arm.every(f"{site.workspace.location(region)}/usages")
+    return next((one for one in usages if one["name"]["value"].lower() == machine["family"].lower()), None)
+
+
+def require_quota(site: Site, region: str, machine: Any, instances: int) -> str:
+    """Refuse more further instances of an endpoint than the subscription may have.
+
+    Raises:
+        QuotaError: it may have less.
+        OnlyLive: the service does not say.
+    """
+    own = family_usage(site, region, machine)
+    if own is None:
+        raise OnlyLive(f"The service lists no usage of {machine['family']}.")
+    needed, free = _cores(machine, instances), own["limit"] - own["currentValue"]
+    if free < needed:
+        raise QuotaError(
+            f"{instances} x {machine['name']} need {needed} processors of {machine['family']}, the service's "
+            f"reserve included, and {free} of {own['limit']} are free. Ask for more, or take another instance_type."
+        )
+    return f"{needed} of {free} free processors of {machine['family']} are needed."
+
+
+def require_allowed(site: Site, needed: Sequence[str]) -> str:
+    """Refuse what this caller may not do in the workspace.
+
+    Raises:
+        AccessDeniedError: naming it.
+        OnlyLive: the caller may not even look.
+    """
+    path = f"{site.workspace.path}/providers/Microsoft.Authorization/permissions"
+    given = _seen(site, path, _PERMISSIONS_VERSION).get("value") or []
+    lacks = [action for action in needed if not any(_allows(one, action) for one in given)]
+    if lacks:
+        raise AccessDeniedError(
+            f"This caller may not {', '.join(lacks)}. `modelserve policy` prints the roles that are needed."
+        )
+    return f"{len(needed)} actions are allowed."
+
+
+def _seen(site: Site, path: str, version: str) -> Any:
+    """What stands at a path, where this caller may look: not being allowed to look hinders no deploy."""
+    try:
+        return site.arm.ask("GET", path, version=version)
+    except AccessDeniedError as error:
+        raise OnlyLive(f"This caller may not look: {error}") from None
 
 
 def _cores(machine: Any, instances: int) -> int:

@@ -1,7 +1,8 @@
 """A new version proves itself on real requests before it gets all of them.
 
-mirror: copies of some requests, whose answers nobody sees ──► canary: some requests ──► judged after each by what
-Azure Monitor counted of both versions
+    mirror: copies of some requests, whose answers nobody sees ──► canary: some requests ──► all
+
+After each stage it is judged by what Azure Monitor counted of both versions.
 """
 
 from __future__ import annotations

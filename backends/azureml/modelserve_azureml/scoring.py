@@ -1,7 +1,7 @@
 """The scoring door: a request in binary with its key, and what comes back.
 
-submit ──► key, from memory ──► POST https://<endpoint>.<region>.inference.ml.azure.com/score ──► Reply
-                └── 401: read the keys again, once, and ask again (nothing was run)
+    submit ──► key, from memory ──► POST https://<endpoint>.<region>.inference.ml.azure.com/score ──► Reply
+                    └── 401: read the keys again, once, and ask again (nothing was run)
 
 Nothing else is ever sent twice: an answer that did not come may have been computed all the same.
 """

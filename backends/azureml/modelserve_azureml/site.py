@@ -9,8 +9,10 @@ from modelserve.backend.marks import Marks
 from modelserve.bundle import Bundle
 from modelserve_azureml.arm import Arm, merged
 from modelserve_azureml.assets import Assets
+from modelserve_azureml.batch_door import BatchDoor
 from modelserve_azureml.names import Workspace, deployment_name, tags
 from modelserve_azureml.options import AzureMLOptions
+from modelserve_azureml.storage import Store
 from modelserve_azureml.validation import Kind, check
 
 
@@ -22,6 +24,8 @@ class Site:
     arm: Arm
     assets: Assets
     options: AzureMLOptions
+    store: Store
+    door: BatchDoor
 
     @property
     def region(self) -> str:

@@ -1,6 +1,8 @@
 """What Azure would refuse, found before it is sent: Microsoft's schema made strict, and what only the pages say.
 
-body ──schema──► types, enumerations, unknown fields ──rules──► sums, bounds, combinations ──► problems, in words
+    body ──schema──► types, enumerations, unknown fields ──rules──► sums, bounds, combinations ──► problems
+
+The stand-in of a rehearsal asks the same code.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from typing import Any
 
 from modelserve.errors import ConfigError
 from modelserve_azureml.limits import (
+    CLUSTER_NAME,
     LARGEST_CAPACITY,
+    LARGEST_CLUSTER,
     LARGEST_MIRROR_PERCENT,
     LONGEST_NAME,
     LONGEST_REQUEST_S,
@@ -27,7 +31,22 @@ from modelserve_azureml.limits import (
 )
 
 _SCHEMA = "arm-schema-2024-10-01.json"
-_OPEN = ("OnlineRequestSettings", "ProbeSettings", "Sku", "CodeConfiguration", "OnlineEndpointProperties")
+_OPEN = (
+    "OnlineRequestSettings",
+    "ProbeSettings",
+    "Sku",
+    "CodeConfiguration",
+    "OnlineEndpointProperties",
+    "BatchEndpointProperties",
+    "BatchDeploymentProperties",
+    "BatchRetrySettings",
+    "DeploymentResourceConfiguration",
+    "AmlComputeProperties",
+    "ScaleSettings",
+    "CodeVersionProperties",
+)
+#: As published these allow no field but the one that says which of several shapes it is, and so nothing at all.
+_CONTRADICTORY = ("Compute", "AssetReferenceBase")
 _DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
 
 
@@ -38,6 +57,10 @@ class Kind(Enum):
     DEPLOYMENT = "workspaces_onlineEndpoints_deployments"
     MODEL = "workspaces_models_versions"
     ENVIRONMENT = "workspaces_environments_versions"
+    CODE = "workspaces_codes_versions"
+    COMPUTE = "workspaces_computes"
+    BATCH_ENDPOINT = "workspaces_batchEndpoints"
+    BATCH_DEPLOYMENT = "workspaces_batchEndpoints_deployments"
 
 
 def problems(kind: Kind, name: str, body: Mapping[str, Any]) -> list[str]:
@@ -140,6 +163,53 @@ def _environment(name: str, body: Mapping[str, Any]) -> Iterator[str]:
             yield f"inferenceConfig/{route} needs a port and a path that begins with '/'"
 
 
+def _code(name: str, body: Mapping[str, Any]) -> Iterator[str]:
+    yield from _tags(body["properties"].get("tags") or {})
+    if not body["properties"].get("codeUri"):
+        yield "properties/codeUri is missing"
+
+
+def _compute(name: str, body: Mapping[str, Any]) -> Iterator[str]:
+    yield from _tags(body.get("tags") or {})
+    if not CLUSTER_NAME.fullmatch(name):
+        yield f"the name {name!r} must have 2 to 16 letters, digits and '-', and start with a letter"
+    properties = body["properties"].get("properties") or {}
+    scale = properties.get("scaleSettings") or {}
+    low, high = scale.get("minNodeCount", 0), scale.get("maxNodeCount", 0)
+    if not 0 <= low <= high or not 1 <= high <= LARGEST_CLUSTER:
+        yield f"a cluster has from 0 to {LARGEST_CLUSTER} instances, got {low} to {high}"
+    if not properties.get("vmSize"):
+        yield "properties/properties/vmSize is missing"
+    if not seconds(scale.get("nodeIdleTimeBeforeScaleDown", "PT120S")):
+        yield f"nodeIdleTimeBeforeScaleDown must be a duration, got {scale['nodeIdleTimeBeforeScaleDown']!r}"
+
+
+def _batch_endpoint(name: str, body: Mapping[str, Any]) -> Iterator[str]:
+    yield from _name(name)
+    yield from _tags(body.get("tags") or {})
+    if body["properties"]["authMode"] != "AADToken":
+        yield f"a batch endpoint takes tokens of Entra ID only, got {body['properties']['authMode']!r}"
+
+
+def _batch_deployment(name: str, body: Mapping[str, Any]) -> Iterator[str]:
+    yield from _name(name)
+    yield from _tags(body.get("tags") or {})
+    properties = body["properties"]
+    for required in ("compute", "environmentId", "model", "codeConfiguration"):
+        if not properties.get(required):
+            yield f"properties/{required} is missing"
+    for field in ("miniBatchSize", "maxConcurrencyPerInstance"):
+        if properties.get(field, 1) < 1:
+            yield f"{field} must be at least 1"
+    if (properties.get("resources") or {}).get("instanceCount", 1) < 1:
+        yield "resources/instanceCount must be at least 1"
+    if properties.get("errorThreshold", -1) < -1:
+        yield "errorThreshold must be at least -1"
+    retry = properties.get("retrySettings") or {}
+    if not seconds(retry.get("timeout", "PT30S")) or retry.get("maxRetries", 0) < 0:
+        yield f"retrySettings need a duration and a number, got {dict(retry)}"
+
+
 def _name(name: str) -> Iterator[str]:
     if not (SHORTEST_NAME <= len(name) <= LONGEST_NAME and NAME.fullmatch(name)):
         yield (
@@ -160,6 +230,10 @@ _RULES: Mapping[Kind, Callable[[str, Mapping[str, Any]], Iterator[str]]] = {
     Kind.DEPLOYMENT: _deployment,
     Kind.MODEL: _model,
     Kind.ENVIRONMENT: _environment,
+    Kind.CODE: _code,
+    Kind.COMPUTE: _compute,
+    Kind.BATCH_ENDPOINT: _batch_endpoint,
+    Kind.BATCH_DEPLOYMENT: _batch_deployment,
 }
 
 
@@ -171,6 +245,8 @@ def _checker(kind: Kind) -> Any:
     definitions = schema["definitions"]
     for name in _OPEN:
         _close(definitions[name])
+    for name in _CONTRADICTORY:
+        del definitions[name]["allOf"][0]["additionalProperties"]
     resource = {**schema["resources"][kind.value], "definitions": definitions}
     # A template names these in the body, a call of the resource manager in its address.
     resource["required"] = [name for name in resource["required"] if name not in {"apiVersion", "type", "name"}]

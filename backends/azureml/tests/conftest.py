@@ -52,6 +52,8 @@ def azure(rehearsal: AzureRehearsal, tmp_path: Path, monkeypatch: pytest.MonkeyP
     rehearsal.manager.account.unregistered.clear()
     rehearsal.manager.account.actions = ["*"]
     rehearsal.manager.account.limit = 100
+    rehearsal.manager.account.is_keyless = False
+    rehearsal.door.is_private = False
     for status in rehearsal.backend.list():
         rehearsal.backend.delete(status.name)
     assert rehearsal.leftovers() == []

@@ -23,10 +23,11 @@ from modelserve.errors import OverloadedError, StartError
 from modelserve.rehearsal import rehearse
 from modelserve.session import Session
 from modelserve.standin.load import Load
+from modelserve.standin.registry import put_this_python
 from modelserve.testing import models
 from modelserve_azureml import AzureMLBackend
 from modelserve_azureml.names import deployment_name, endpoint_name
-from modelserve_azureml.rehearsal.cloud import AzureRehearsal
+from modelserve_azureml.rehearsal.cloud import REGISTRY_HOST, AzureRehearsal
 
 SPEC = DeploymentSpec("digits")
 
@@ -219,3 +220,31 @@ def test_a_rehearsal_of_a_whole_life_passes(options: dict[str, Any], tmp_path: A
     monkeypatch.setenv("MODELSERVE_HOME", str(tmp_path / "modelserve-home"))
     report = rehearse(AzureMLBackend(options), models.linear())
     assert report.is_passed, report.to_json()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(sys.platform != "linux", reason="The image is put on this machine's Python.")
+def test_the_image_is_built_and_pushed_in_pieces_to_the_workspaces_registry_once(azure: AzureRehearsal) -> None:
+    inside = azure.registry.inside
+    put_this_python(inside, "base/python", "here")
+    told: list[str] = []
+    backend = AzureMLBackend({**azure.options, "image": "", "base_image": f"{REGISTRY_HOST}/base/python:here"})
+    deployment = Deployment(backend.deploy(models.linear(), SPEC, on_progress=told.append), backend)
+    np.testing.assert_array_equal(deployment.predict(rows()), answer())
+    assert any(line.startswith("Pushing part") for line in told)
+    sizes = [asked.body_bytes for asked in inside.asked if asked.method == "PATCH"]
+    assert len(sizes) > 1
+    assert max(sizes) == 4 << 20
+    environments = azure.manager.resources.below(
+        f"{azure.workspace.environment(endpoint_name(azure.workspace, SPEC.name))}/versions"
+    )
+    pushed = environments[0]["properties"]["image"]
+    assert pushed.startswith(f"{REGISTRY_HOST}/modelserve@sha256:")
+    assert azure.registry.has(pushed)
+    assert not azure.registry.has(f"{REGISTRY_HOST}/modelserve@sha256:{'0' * 64}")
+    azure.faults.calls.clear()
+    backend.deploy(models.linear(), DeploymentSpec("again")).close()
+    assert "Registry.HEAD" in azure.faults.calls or "Registry.GET" in azure.faults.calls
+    assert not {"Registry.PATCH", "Registry.PUT"} & set(azure.faults.calls)
+    assert azure.proxy.refused == []

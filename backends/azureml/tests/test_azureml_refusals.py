@@ -12,6 +12,7 @@ from azure.storage.blob import ContainerClient
 from modelserve.backend import DeploymentSpec, Scale, State, Verdict
 from modelserve.backend.journal import Journal, unfinished
 from modelserve.backend.marks import Marks
+from modelserve.deployment import Deployment
 from modelserve.errors import (
     AccessDeniedError,
     BackendError,
@@ -174,9 +175,13 @@ def test_what_a_killed_deploy_left_is_found_by_its_name(azure: AzureRehearsal) -
     backend._site.assets.model(endpoint, bundle, tags, journal, lambda _line: None)
     backend._site.assets.environment(endpoint, IMAGE, tags, journal)
     assert unfinished("azureml", SPEC.name)
+    (status,) = backend.list()
+    assert (status.name, status.state, status.digest) == (SPEC.name, State.FAILED, bundle.digest)
+    assert f"models/{endpoint}" in status.message
     backend.delete("another")
     assert len(azure.leftovers()) == 5
     backend.delete(SPEC.name)
+    assert backend.list() == []
     assert azure.leftovers() == []
     assert not unfinished("azureml", SPEC.name)
 
@@ -191,6 +196,58 @@ def test_the_workspaces_registry_is_signed_in_to_and_no_other(azure: AzureRehear
     azure.faults.plan("Registry.Exchange", Failing("UNAUTHORIZED", "authentication required", 401))
     with pytest.raises(AccessDeniedError, match="AcrPush"):
         login(own)
+
+
+def test_models_of_others_are_neither_listed_nor_looked_into(azure: AzureRehearsal) -> None:
+    azure.backend.list()
+    azure.faults.calls.clear()
+    for name in ("fraud", "churn-v2"):
+        path = f"{azure.workspace.path}/models/{name}/versions/1"
+        azure.manager.resources.put(path, {"properties": {"tags": {}, "modelUri": "x"}})
+    unmarked = f"{azure.workspace.path}/environments/prices-0a1b2c/versions/1"
+    azure.manager.resources.put(unmarked, {"properties": {"tags": {}, "image": "x"}})
+    try:
+        assert azure.backend.list() == []
+        assert azure.faults.calls.count("Assets.ListVersions") == 1  # of the one that is named as ours are
+    finally:
+        azure.manager.resources.remove(f"{azure.workspace.path}/models/fraud/versions/1")
+        azure.manager.resources.remove(f"{azure.workspace.path}/models/churn-v2/versions/1")
+        azure.manager.resources.remove(unmarked)
+
+
+def test_who_may_not_look_at_models_may_list_endpoints(azure: AzureRehearsal) -> None:
+    azure.faults.plan("Assets.List", Failing("AuthorizationFailed", "no", 403), times=9)
+    assert azure.backend.list() == []
+    assert "Assets.List" in azure.faults.calls
+
+
+@pytest.mark.long
+def test_an_update_for_which_there_is_no_quota_is_told_before_anything_is_made(azure: AzureRehearsal) -> None:
+    endpoint = azure.backend.deploy(models.linear(), SPEC)
+    before = azure.leftovers()
+    azure.manager.account.limit = 12  # 8 are the running version's, the service's reserve included
+    azure.faults.calls.clear()
+    with pytest.raises(PreflightError, match=r"beside the old one .* need 8 processors .* 4 of 12 are free"):
+        endpoint.update(models.linear(seed=1))
+    made = {name for name in azure.faults.calls if name.endswith((".Put", ".Patch", ".Upload"))}
+    assert made == set()
+    assert azure.leftovers() == before
+    azure.manager.account.limit = 16
+    endpoint.update(models.linear(seed=1))
+    assert endpoint.status().digest == models.linear(seed=1).digest
+
+
+@pytest.mark.long
+def test_a_private_endpoint_refuses_callers_from_the_internet(azure: AzureRehearsal) -> None:
+    backend = AzureMLBackend({**azure.options, "public_network": False})
+    deployment = Deployment(backend.deploy(models.linear(), SPEC), backend)
+    content = azure.manager.resources.need(azure.workspace.endpoint(endpoint_name(azure.workspace, SPEC.name)))
+    assert content["properties"]["publicNetworkAccess"] == "Disabled"
+    x = models.linear().example()["x"]
+    with pytest.raises(AccessDeniedError, match="public_network = false"):
+        deployment.predict(x)
+    azure.door.is_private = True
+    assert deployment.predict(x).shape == (len(x), 3)
 
 
 def test_who_may_not_look_at_permissions_may_deploy_all_the_same(azure: AzureRehearsal) -> None:

@@ -30,7 +30,7 @@ from modelserve_azureml.arm import merged
 from modelserve_azureml.endpoint import check_scale
 from modelserve_azureml.errors import from_answer, from_operation, from_score, is_updating
 from modelserve_azureml.options import AzureMLOptions
-from modelserve_azureml.policies import NEEDED_ACTIONS
+from modelserve_azureml.policies import NEEDED_ACTIONS, NEEDED_BATCH_ACTIONS
 from modelserve_azureml.validation import Kind, problems, seconds
 
 WORKSPACE = names.Workspace("s", "g", "w")
@@ -254,7 +254,8 @@ def test_the_policy_allows_what_the_backend_does() -> None:
 
     found = policies.policy(WORKSPACE, options())
     allowed = found["deployer"]["Actions"]
-    assert all(any(fnmatch.fnmatchcase(action, pattern) for pattern in allowed) for action in NEEDED_ACTIONS)
+    needed = (*NEEDED_ACTIONS, *NEEDED_BATCH_ACTIONS)
+    assert [one for one in needed if not any(fnmatch.fnmatchcase(one, pattern) for pattern in allowed)] == []
     assert found["deployer"]["AssignableScopes"] == [WORKSPACE.group]
     mine = policies.policy(WORKSPACE, options(identity="/i"))["endpoint's identity"]
     assert [one["role"] for one in mine["roles"]] == ["AcrPull", "Storage Blob Data Reader"]

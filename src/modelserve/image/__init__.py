@@ -9,7 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from modelserve.errors import MissingExtraError
-from modelserve.image.credentials import Bearer, Credentials, Login, Password, RefreshToken, anonymous, configured
+from modelserve.image.credentials import (
+    Bearer,
+    Credentials,
+    Login,
+    Password,
+    RefreshToken,
+    Through,
+    anonymous,
+    configured,
+)
 from modelserve.image.platform import Platform, refuse_accelerator
 from modelserve.image.reference import Reference
 
@@ -51,6 +60,7 @@ __all__ = [
     "Recipe",
     "Reference",
     "RefreshToken",
+    "Through",
     "anonymous",
     "build",
     "configured",

@@ -58,6 +58,21 @@ class Credentials(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Through:
+    """Credentials by a way of one's own: a proxy, an authority that nobody else believes.
+
+    Attributes:
+        way: Arguments of the HTTP client of whatever registry is asked, such as `proxy` and `verify`.
+    """
+
+    credentials: Credentials
+    way: Mapping[str, Any] = field(repr=False)
+
+    def __call__(self, registry: str, /) -> Login | None:
+        return self.credentials(registry)
+
+
 def anonymous(registry: str) -> Login | None:
     """Nobody in particular, as for public images."""
     return None

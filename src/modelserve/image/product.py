@@ -16,16 +16,17 @@ _PACKAGE = Path(__file__).parent.parent
 def product_layer() -> Layer:
     """One layer with modelserve, whichever way it was installed here."""
     key = product_digest()
-    return keep(f"product {SITE} {key}", lambda write: write(_entries()))
+    return keep(f"product {SITE} {key}", lambda write: write(product_entries()))
 
 
 def product_digest() -> str:
     """What modelserve is here: the digest of its files by name."""
-    lines = [f"{entry.path} {digest_of(entry.read())}" for entry in _entries()]
+    lines = [f"{entry.path} {digest_of(entry.read())}" for entry in product_entries()]
     return digest_of("\n".join(lines).encode())
 
 
-def _entries() -> Iterator[Entry]:
+def product_entries() -> Iterator[Entry]:
+    """The files of that layer, below the folder of modules (`SITE`)."""
     yield from _files()
     installed = distribution("modelserve")
     # Of its metadata only what tells name and version: entry points would offer backends that are not in the image.

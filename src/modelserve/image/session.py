@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeAlias
 import httpx
 
 from modelserve.errors import AccessDeniedError, RegistryError
-from modelserve.image.credentials import Bearer, Credentials, Login, Password, RefreshToken
+from modelserve.image.credentials import Bearer, Credentials, Login, Password, RefreshToken, Through
 from modelserve.image.reference import Reference
 
 #: A body that can be sent more than once.
@@ -44,7 +44,8 @@ class Session:
         self.registry = reference.registry
         self.url = reference.url
         self._credentials = credentials
-        self._client = httpx.Client(timeout=_TIMEOUT, follow_redirects=True)
+        way = credentials.way if isinstance(credentials, Through) else {}
+        self._client = httpx.Client(timeout=_TIMEOUT, follow_redirects=True, **way)
         self._logins: dict[str, str] = {}
 
     def __enter__(self) -> Session:

@@ -15,7 +15,8 @@ from modelserve_azureml.rehearsal.routing import NAME, Route, route
 
 REGION = "westeurope"
 REGISTRY = "modelserverehearsal"
-_CONTAINER = "azureml-blobstore"
+#: Of the default datastore.
+CONTAINER = "azureml-blobstore"
 
 
 class Account:
@@ -28,6 +29,7 @@ class Account:
         limit: Processors of each family that may be had.
         actions: What the caller may do.
         unregistered: Resource providers that are not registered.
+        is_keyless: Whether the datastore keeps no secrets.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Account:
         self.limit = sizes.DEFAULT_LIMIT
         self.actions = ["*"]
         self.unregistered: set[str] = set()
+        self.is_keyless = False
         self._sizes = sizes.sizes(instance_type)
         self._blobs = blobs
         self._used = used
@@ -95,13 +98,15 @@ class Account:
             "datastoreType": "AzureBlob",
             "isDefault": True,
             "accountName": ACCOUNT,
-            "containerName": _CONTAINER,
+            "containerName": CONTAINER,
             "endpoint": "core.windows.net",
             "protocol": "https",
-            "credentials": {"credentialsType": "AccountKey"},
+            "credentials": {"credentialsType": "None" if self.is_keyless else "AccountKey"},
             "serviceDataAccessAuthIdentity": "None",
         }
         return said({"id": call.path, "name": names[0], "properties": properties})
 
     def _secrets(self, call: Call, names: tuple[str, ...]) -> Answered:
+        if self.is_keyless:
+            raise Refusal(400, "UserError", "The datastore has no credentials.")
         return said({"secretsType": "Sas", "sasToken": self._blobs.sign()})

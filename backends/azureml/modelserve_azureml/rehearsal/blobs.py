@@ -53,6 +53,11 @@ class Blobs:
         for name, content in found:
             yield name[len(prefix) :].lstrip("/"), content
 
+    def put(self, name: str, content: bytes) -> None:
+        """Store a blob from within the cloud."""
+        with self._lock:
+            self._blobs[name] = content
+
     def remove(self, prefix: str) -> None:
         with self._lock:
             for name in [name for name in self._blobs if name.startswith(prefix)]:
@@ -114,6 +119,8 @@ class Blobs:
         return self._put(call, name, b"".join(blocks[block] for block in wanted))
 
     def _put(self, call: Call, name: str, content: bytes) -> Answered:
+        if call.headers.get("if-none-match") == "*" and name in self._blobs:
+            raise Refusal(409, "BlobAlreadyExists", f"The specified blob {name} already exists.")
         self._blobs[name] = content
         self._metadata[name] = _metadata(call)
         return Answered(201, headers=_written(content))
@@ -123,8 +130,10 @@ class Blobs:
         headers = {f"x-ms-meta-{key}": value for key, value in self._metadata.get(name, {}).items()}
         headers |= _written(content) | {"x-ms-blob-type": "BlockBlob", "content-type": "application/octet-stream"}
         asked = call.headers.get("x-ms-range") or call.headers.get("range") or ""
-        if call.method == "GET" and asked.startswith("bytes=") and content:
+        if call.method == "GET" and asked.startswith("bytes="):
             first, _, last = asked.removeprefix("bytes=").partition("-")
+            if int(first) >= len(content):
+                raise Refusal(416, "InvalidRange", "The range specified is invalid for the current size.")
             start, end = int(first), min(int(last or len(content) - 1), len(content) - 1)
             headers["content-range"] = f"bytes {start}-{end}/{len(content)}"
             return Answered(206, content[start : end + 1], headers)

@@ -1,9 +1,11 @@
 """The rehearsed Azure, put together.
 
-adapter, azure-identity, azure-ai-ml, azure-storage-blob
-   │ proxy= and ca= of the options: nothing is put into the environment
-   ▼
-Proxy ──TLS──► one server on 127.0.0.1 ──by host name──► sign-in, resource manager, blobs, scoring door
+    adapter, azure-identity, azure-ai-ml, azure-storage-blob
+       │ proxy= and ca= of the options: nothing is put into the environment
+       ▼
+    Proxy ──TLS──► one server on 127.0.0.1 ──by host name──► sign-in, resource manager, blobs, scoring door
+
+A host that is not Azure's is refused by the proxy, so that nothing of a rehearsal leaves this machine.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from modelserve_azureml.names import Workspace, endpoint_name
 from modelserve_azureml.options import AzureMLOptions
 from modelserve_azureml.rehearsal import certificates
 from modelserve_azureml.rehearsal.account import REGION, REGISTRY
+from modelserve_azureml.rehearsal.autoscaling import Autoscaling
 from modelserve_azureml.rehearsal.blobs import HOST as BLOB_HOST
 from modelserve_azureml.rehearsal.blobs import Blobs
 from modelserve_azureml.rehearsal.calls import Call, Refusal
+from modelserve_azureml.rehearsal.container_registry import ContainerRegistry
 from modelserve_azureml.rehearsal.door import Door
 from modelserve_azureml.rehearsal.fleets import Fleets
 from modelserve_azureml.rehearsal.manager import Manager
@@ -37,7 +41,7 @@ MANAGER_HOST = "management.azure.com"
 DOOR_SUFFIX = f".{REGION}.inference.ml.azure.com"
 REGISTRY_HOST = f"{REGISTRY}.azurecr.io"
 NAMES = (MANAGER_HOST, SIGN_IN_HOST, BLOB_HOST, REGISTRY_HOST, f"*{DOOR_SUFFIX}")
-#: The runtime's image, which counts as pushed.
+#: The runtime's image of a rehearsal, which counts as pushed: with `image = ""` one is built and pushed as at Azure.
 IMAGE = f"{REGISTRY_HOST}/modelserve:rehearsal"
 _AUDIENCES = {"https://management.azure.com", "https://management.core.windows.net"}
 
@@ -64,11 +68,12 @@ class AzureRehearsal(Rehearsal):
     )
     only_live: Sequence[str] = (
         "Whether the endpoint's name is free in the region, and whether the instance type is in stock there.",
-        "Building the image, pushing it in pieces to the registry, and pulling it by the endpoint's identity.",
+        "Pulling the image by the endpoint's own identity; a rehearsal runs the runtime that is installed here.",
         "Roles as they are really assigned, and how long an assignment takes to be seen.",
-        "Whether instances follow an autoscale setting, and when (minutes are reported).",
+        "When instances follow an autoscale setting (minutes are reported); here a rehearsal's own clock does.",
         "Private endpoints, managed networks, and which headers pass besides Content-Type.",
         "Times: a deployment takes minutes there and a second here; bandwidth is not slowed down here.",
+        "Batch: that Azure builds the environment, and its driver is content with it; where exactly an output lies.",
         "Whether the uploaded files go with a model's version when that is deleted.",
     )
 
@@ -78,9 +83,15 @@ class AzureRehearsal(Rehearsal):
         self.blobs = Blobs(self.sign_in.knows)
         image = options.image or IMAGE
         self.workspace = Workspace(options.subscription, options.resource_group, options.workspace)
-        self.fleets = Fleets(self.blobs, {image}, lambda: self.faults.switches)
-        self.manager = Manager(self.workspace, options.instance_type, self.blobs, self.fleets)
+        self.registry = ContainerRegistry(REGISTRY_HOST, self.sign_in)
+        self.fleets = Fleets(
+            self.blobs, lambda name: name == image or self.registry.has(name), lambda: self.faults.switches
+        )
+        self.manager = Manager(
+            self.workspace, options.instance_type, self.blobs, self.fleets, self.faults, self.sign_in
+        )
         self.door = Door(self.manager, self.fleets, self.sign_in)
+        self.autoscaling = Autoscaling(self.manager, self.fleets, self.door)
         self._folder = Path(tempfile.mkdtemp(prefix="modelserve-azure-"))
         made = certificates.make(self._folder, NAMES)
         self._server = LoopbackServer(answering(self._answer), certificate=str(made.certificate)).start()
@@ -91,7 +102,8 @@ class AzureRehearsal(Rehearsal):
         self.backend = self._backend()
 
     def leftovers(self) -> list[str]:
-        return [*self.manager.leftovers(), *self.blobs.names(), *self.fleets.names()]
+        jobs = self.manager.batches.names()
+        return [*self.manager.leftovers(), *self.blobs.names(), *self.fleets.names(), *jobs]
 
     def kill_replica(self, name: str) -> None:
         endpoint = self.options["endpoint_name"] or endpoint_name(self.workspace, name)
@@ -103,10 +115,13 @@ class AzureRehearsal(Rehearsal):
         raise DeploymentNotFoundError(f"Nothing of deployment {name!r} runs in this rehearsal.")
 
     def close(self) -> None:
+        self.autoscaling.close()
         self.proxy.close()
         self._server.close()
+        self.manager.batches.close()
         self.manager.operations.wait()
         self.fleets.close()
+        self.registry.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _backend(self) -> Backend:
@@ -130,7 +145,9 @@ class AzureRehearsal(Rehearsal):
         if call.host == BLOB_HOST:
             return f"Blob.{call.method}", lambda: self.blobs.answer(call)
         if call.host == REGISTRY_HOST:
-            return "Registry.Exchange", lambda: self.sign_in.exchanged(call)
+            return self.registry.operation(call), lambda: self.registry.answer(call)
+        if call.host.endswith(DOOR_SUFFIX) and call.path == "/jobs":
+            return "BatchJobs.Begin", lambda: self.manager.batches.begin(call)
         if call.host.endswith(DOOR_SUFFIX):
             return "Score", lambda: self.door.answer(call)
         route, names = self.manager.find(call)

@@ -1,7 +1,9 @@
 """<endpoint>.<region>.inference.ml.azure.com: the door that requests come through.
 
-key ──► which deployment: the header's, or by traffic ──► room? ──► container ──► 200, or 424 with what it said
-                                                   └── mirror: a copy whose answer nobody sees
+    key ──► which deployment: the header's, or by traffic ──► room? ──► container ──► 200, or 424 with what it said
+                                                       └── mirror: a copy whose answer nobody sees
+
+The answer names the deployment that gave it.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class Door:
 
     Attributes:
         mirrored: Copies that were sent, by deployment.
+        is_private: Whether callers come through the workspace's private endpoint.
     """
 
     def __init__(self, manager: Manager, fleets: Fleets, sign_in: SignIn) -> None:
@@ -46,13 +49,16 @@ class Door:
         # Answers by endpoint, deployment, status and minute, as Azure Monitor keeps them.
         self._counts: Counter[tuple[str, str, str, int]] = Counter()
         self.mirrored: Counter[str] = Counter()
+        self.is_private = False
         manager.endpoints.measured_by(self.measured)
 
     def answer(self, call: Call) -> Answered:
         name = call.host.partition(".")[0]
         endpoint = self._endpoint(name)
-        self._check_key(call, endpoint)
         properties = endpoint["properties"]
+        if properties.get("publicNetworkAccess") == "Disabled" and not self.is_private:
+            raise Refusal(403, "Forbidden", "Public network access is disabled for this endpoint.")
+        self._check_key(call, endpoint)
         chosen = call.headers.get("azureml-model-deployment", "")
         deployment = self._deployment(endpoint, chosen or _by_traffic(properties.get("traffic") or {}))
         if not chosen:
@@ -72,6 +78,11 @@ class Door:
                 if name == endpoint and minute >= since and (match is None or deployment == match[1]):
                     found[status] += count
         return found
+
+    def answered(self, endpoint: str) -> int:
+        """How many requests of an endpoint were answered so far, whatever the answer."""
+        with self._lock:
+            return sum(count for (name, *_), count in self._counts.items() if name == endpoint)
 
     def count(self, endpoint: str, deployment: str, status: int, times: int = 1) -> None:
         """Note answers of a deployment."""

@@ -69,6 +69,25 @@ class Endpoints:
         """Who counts requests: the scoring door."""
         self._metrics = metrics
 
+    def scale_to(self, path: str, capacity: int) -> bool:
+        """Have Azure Monitor change the number of a deployment's instances; False where something else is under way."""
+        content = self.resources.need(path)
+        before = content["sku"]["capacity"]
+        content["sku"]["capacity"] = capacity
+
+        def run() -> None:
+            try:
+                self._run(path, content)
+            except OperationFailed:
+                # Without quota or machines it stays as it was.
+                self.resources.put(path, {**content, "sku": {**content["sku"], "capacity": before}})
+
+        try:
+            self._change(path, 202, content, "Updating", run)
+        except Refusal:
+            return False
+        return True
+
     def used(self, but: str = "") -> dict[str, int]:
         """Processors by family, the service's reserve included."""
         used: dict[str, int] = {}

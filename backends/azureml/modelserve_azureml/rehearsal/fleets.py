@@ -1,6 +1,8 @@
 """What runs: for each deployment its instances, each the real runtime, started as Azure starts a container of ours.
 
-model's blobs ──► <folder>/azureml-models/<name>/<version>/bundle ──► AZUREML_MODEL_DIR ──► python -m modelserve.runtime
+    model's blobs ──► <folder>/azureml-models/<name>/<version>/bundle ──► AZUREML_MODEL_DIR ──► the runtime
+
+Several instances are several processes.
 """
 
 from __future__ import annotations
@@ -28,12 +30,12 @@ class Fleets:
     """Instances by the deployment's path.
 
     Args:
-        images: Images that the registry has.
+        has_image: Whether there is an image of that name to be pulled.
         switches: What is to go wrong with containers now.
     """
 
-    def __init__(self, blobs: Blobs, images: set[str], switches: Callable[[], Switches]) -> None:
-        self.images = images
+    def __init__(self, blobs: Blobs, has_image: Callable[[str], bool], switches: Callable[[], Switches]) -> None:
+        self._has_image = has_image
         self._blobs = blobs
         self._switches = switches
         self._lock = threading.Lock()
@@ -98,9 +100,10 @@ class Fleets:
 
     def _new(self, path: str, content: Mapping[str, Any], environment: Mapping[str, Any], uri: str) -> Fleet:
         note = self._lines.setdefault(path.lower(), {"StorageInitializer": [], "InferenceServer": []})
-        if environment.get("image") not in self.images:
+        if not self._has_image(environment.get("image") or ""):
             raise OperationFailed("ImagePullFailure", f"Unable to pull image {environment.get('image')}.")
-        folder = self._mounted(path, content, uri, note["StorageInitializer"])
+        model = content["properties"].get("model") or ""
+        folder = mounted(self._blobs, self._place(path), model, uri, note["StorageInitializer"])
         properties, routes = content["properties"], environment["inferenceConfig"]
         told = {"AZUREML_MODEL_DIR": str(folder), **(properties.get("environmentVariables") or {})}
         spec = ContainerSpec(
@@ -116,18 +119,25 @@ class Fleets:
             self._running[path.lower()] = fleet
         return fleet
 
-    def _mounted(self, path: str, content: Mapping[str, Any], uri: str, note: list[str]) -> Path:
-        """The model's files where the container sees them: the uploaded folder keeps its own name."""
-        model, version = (content["properties"].get("model") or "x/x/versions/0").split("/")[-3::2]
-        folder = self._place(path) / "azureml-models" / model / version
-        folder.mkdir(parents=True, exist_ok=True)
-        prefix = uri.removeprefix(f"https://{HOST}/")
-        for name, blob in self._blobs.below(prefix):
-            file = folder / prefix.rpartition("/")[2] / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(blob)
-            note.append(f"{time.strftime('%H:%M:%S')} downloaded {name} ({len(blob)} bytes)")
-        return folder
-
     def _place(self, path: str) -> Path:
         return self._folder / path.rpartition("/onlineEndpoints/")[2].replace("/", "_")
+
+
+def mounted(blobs: Blobs, place: Path, model: str, uri: str, note: list[str]) -> Path:
+    """A model's files where its container sees them: the uploaded folder keeps its own name.
+
+    Args:
+        place: The container's own folder.
+        model: The model's address.
+        note: Told what was downloaded.
+    """
+    name, version = (model or "x/x/versions/0").split("/")[-3::2]
+    folder = place / "azureml-models" / name / version
+    folder.mkdir(parents=True, exist_ok=True)
+    prefix = uri.removeprefix(f"https://{HOST}/")
+    for found, blob in blobs.below(prefix):
+        file = folder / prefix.rpartition("/")[2] / found
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(blob)
+        note.append(f"{time.strftime('%H:%M:%S')} downloaded {found} ({len(blob)} bytes)")
+    return folder

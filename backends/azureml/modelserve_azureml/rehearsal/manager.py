@@ -1,6 +1,8 @@
 """management.azure.com: the resource manager, as far as this backend and Microsoft's own client ask it.
 
-path ──► route ──► resource read, or a body checked as Azure checks it ──► a change, at once or as a long operation
+    path ──► route ──► resource read, or a body checked as Azure checks it ──► a change, or a long operation
+
+A path that no route knows is answered 404, so that a call that nobody rehearsed is seen.
 """
 
 from __future__ import annotations
@@ -9,8 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from modelserve.standin.faults import Faults
 from modelserve.standin.loopback import Answered
 from modelserve_azureml.names import PROVIDER, Workspace
+from modelserve_azureml.rehearsal.batches import Batches
 from modelserve_azureml.rehearsal.blobs import Blobs
 from modelserve_azureml.rehearsal.calls import Call, Refusal, said
 from modelserve_azureml.rehearsal.endpoints import Endpoints
@@ -18,19 +22,30 @@ from modelserve_azureml.rehearsal.fleets import Fleets
 from modelserve_azureml.rehearsal.registered import Registered
 from modelserve_azureml.rehearsal.resources import Resources
 from modelserve_azureml.rehearsal.routing import NAME, Route, refuse, route
+from modelserve_azureml.rehearsal.sign_in import SignIn
 
 
 class Manager:
     """Answers calls of the resource manager."""
 
-    def __init__(self, workspace: Workspace, instance_type: str, blobs: Blobs, fleets: Fleets) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        instance_type: str,
+        blobs: Blobs,
+        fleets: Fleets,
+        faults: Faults,
+        sign_in: SignIn,
+    ) -> None:
         self.workspace = workspace
         self.resources = Resources()
         self.endpoints = Endpoints(workspace, instance_type, self.resources, blobs, fleets)
         self.account = self.endpoints.account
         self.operations = self.endpoints.operations
         registered = Registered(workspace, self.resources, blobs)
-        self._routes = [*self.account.routes(), *registered.routes(), *self.endpoints.routes(), *self._own_routes()]
+        self.batches = Batches(workspace, self.account, self.resources, self.operations, blobs, faults, sign_in)
+        rooms = (self.account, registered, self.endpoints, self.batches)
+        self._routes = [*(known for room in rooms for known in room.routes()), *self._own_routes()]
 
     def find(self, call: Call) -> tuple[Route, tuple[str, ...]]:
         """Where a call leads, and the names in its path."""
@@ -46,6 +61,9 @@ class Manager:
                 400, "MissingApiVersionParameter", "The api-version query parameter (?api-version=) is needed."
             )
         return found.handler(call, names)
+
+    def autoscale_settings(self) -> list[dict[str, Any]]:
+        return self.resources.below(f"{self.workspace.group}/providers/Microsoft.Insights/autoscalesettings")
 
     def leftovers(self) -> list[str]:
         return self.resources.paths()

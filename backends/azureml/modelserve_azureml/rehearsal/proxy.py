@@ -1,7 +1,9 @@
 """A proxy on loopback by which Azure's real names lead to the stand-in, and every other name leads nowhere.
 
-client ──CONNECT management.azure.com:443──► proxy ──► 127.0.0.1:port of the stand-in   (TLS from end to end)
-       ──CONNECT anything.else:443─────────► 403, and noted in `refused`
+    client ──CONNECT management.azure.com:443──► proxy ──► 127.0.0.1:port of the stand-in   (TLS from end to end)
+           ──CONNECT anything.else:443─────────► 403, and noted in `refused`
+
+TLS goes from end to end: the proxy sees names and no content.
 """
 
 from __future__ import annotations

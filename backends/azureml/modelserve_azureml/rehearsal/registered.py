@@ -1,4 +1,4 @@
-"""Models and environments: versions that never change, and where their files are uploaded to."""
+"""Models, environments and code: versions that never change, and where their files are uploaded to."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from modelserve_azureml.rehearsal.resources import Resources
 from modelserve_azureml.rehearsal.routing import NAME, Route, refuse, route
 from modelserve_azureml.validation import Kind, problems
 
+_KINDS = {"models": Kind.MODEL, "environments": Kind.ENVIRONMENT, "codes": Kind.CODE}
+
 
 class Registered:
     """What was registered in the workspace."""
@@ -23,9 +25,10 @@ class Registered:
         self._blobs = blobs
 
     def routes(self) -> list[Route]:
-        asset = f"{re.escape(self._path)}/(models|environments)/{NAME}"
+        asset = f"{re.escape(self._path)}/(models|environments|codes)/{NAME}"
         version = f"{asset}/versions/{NAME}"
         return [
+            route("Assets.List", "GET", f"{re.escape(self._path)}/(models|environments|codes)", self._asset_containers),
             route("Assets.Get", "GET", asset, self._asset_container),
             route("Assets.ListVersions", "GET", f"{asset}/versions", self._asset_versions),
             route("Assets.GetVersion", "GET", version, self._version),
@@ -36,6 +39,15 @@ class Registered:
 
     def _version(self, call: Call, names: tuple[str, ...]) -> Answered:
         return said(self.resources.need(call.path))
+
+    def _asset_containers(self, call: Call, names: tuple[str, ...]) -> Answered:
+        start = f"{call.path}/".lower()
+        found = {
+            path[len(start) :].partition("/")[0] for path in self.resources.paths() if path.lower().startswith(start)
+        }
+        return said(
+            {"value": [{"id": f"{call.path}/{name}", "name": name, "properties": {}} for name in sorted(found)]}
+        )
 
     def _asset_container(self, call: Call, names: tuple[str, ...]) -> Answered:
         found = self.resources.below(f"{call.path}/versions")
@@ -48,11 +60,11 @@ class Registered:
         return said({"value": self.resources.below(call.path)})
 
     def _put_asset(self, call: Call, names: tuple[str, ...]) -> Answered:
-        kind = Kind.MODEL if names[0].lower() == "models" else Kind.ENVIRONMENT
+        kind = _KINDS[names[0].lower()]
         refuse(problems(kind, names[1], call.json))
         old = self.resources.get(call.path)
         content = call.json["properties"]
-        for fixed in ("modelUri", "image"):
+        for fixed in ("modelUri", "image", "condaFile", "codeUri"):
             if old is not None and content.get(fixed) != old["properties"].get(fixed):
                 raise Refusal(409, "UserError", f"{names[1]}:{names[2]} exists already with another {fixed}.")
         # Microsoft's client reads these without asking whether they are there.
@@ -64,7 +76,7 @@ class Registered:
         found = self.resources.get(call.path)
         if found is None:
             return Answered(204)
-        uri = found["properties"].get("modelUri", "")
+        uri = found["properties"].get("modelUri") or found["properties"].get("codeUri") or ""
         if uri.startswith(f"https://{HOST}/"):
             self._blobs.remove(uri.removeprefix(f"https://{HOST}/"))
         self.resources.remove(call.path)

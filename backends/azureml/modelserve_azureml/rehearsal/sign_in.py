@@ -30,6 +30,7 @@ class SignIn:
         self.client_secret = secrets.token_urlsafe(16)
         self._lock = threading.Lock()
         self._audiences: dict[str, str] = {}
+        self._refreshing: set[str] = set()
 
     def answer(self, call: Call) -> Answered:
         base = f"https://{HOST}/{TENANT}"
@@ -50,13 +51,21 @@ class SignIn:
         raise Refusal(404, "NotFound", call.path)
 
     def exchanged(self, call: Call) -> Answered:
-        """A container registry's token for one of ours (its other calls are not rehearsed here)."""
+        """A container registry's token for one of ours, to be exchanged for one of each repository."""
         form = {name: values[0] for name, values in parse_qs(call.body.decode()).items()}
         if call.path != "/oauth2/exchange" or form.get("service") != call.host:
             raise Refusal(404, "NotFound", call.path)
         if form.get("grant_type") != "access_token" or not self.knows(form.get("access_token", "")):
             raise Refusal(401, "UNAUTHORIZED", "authentication required")
-        return said({"refresh_token": _unsigned({"aud": call.host, "jti": secrets.token_hex(8)})})
+        token = _unsigned({"aud": call.host, "jti": secrets.token_hex(8)})
+        with self._lock:
+            self._refreshing.add(token)
+        return said({"refresh_token": token})
+
+    def gave(self, token: str) -> bool:
+        """Whether a container registry's token is one of these."""
+        with self._lock:
+            return token in self._refreshing
 
     def check(self, call: Call, audiences: Collection[str]) -> None:
         """Refuse a call whose token is none of ours, or was made for something else."""
