@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, settings
 # Before they are imported, so that a failing assert in them shows its values.
 pytest.register_assert_rewrite("modelserve.testing")
 
-from modelserve.testing.commands import Done, run_command  # noqa: E402
+from commands import Done, run_command  # noqa: E402
+
 from modelserve.testing.memory import InMemoryBackend, MemoryCloud  # noqa: E402
 from modelserve.testing.plugin import install_plugin  # noqa: E402
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Done
 
 import modelserve
 from modelserve import Model, errors
@@ -13,7 +14,6 @@ from modelserve.bundle import Bundle, bundles_home
 from modelserve.cli import main
 from modelserve.session import Session
 from modelserve.testing import models
-from modelserve.testing.commands import Done
 from modelserve.testing.memory import MemoryCloud
 
 X = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)

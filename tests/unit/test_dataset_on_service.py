@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import Done
 
 import modelserve as ms
 from modelserve import Deployment, errors
 from modelserve.backend import Capability, Job, Support
 from modelserve.dataset import on_service
 from modelserve.testing import models
-from modelserve.testing.commands import Done
 from modelserve.testing.memory import InMemoryBackend, MemoryCloud
 from modelserve.testing.memory_job import MemoryJob
 
