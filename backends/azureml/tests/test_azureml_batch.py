@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -149,7 +149,7 @@ def test_the_code_of_a_job_needs_nothing_of_this_machine_but_packages(tmp_path: 
         (tmp_path / name).write_bytes(content)
     (tmp_path / "part-00007.jsonl").write_bytes(line(7, 1) + line(7, 0, 5.0))
     told = {"AZUREML_MODEL_DIR": str(bundle.path.parent), "AZUREML_BI_OUTPUT_PATH": str(tmp_path), "PATH": ""}
-    told |= {"MODELSERVE_BATCH_WORKERS": "1", "HOME": str(tmp_path), "TMPDIR": os.environ.get("TMPDIR", "/tmp")}
+    told |= {"MODELSERVE_BATCH_WORKERS": "1", "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     driver = [sys.executable, "-c", _ALONE, batch_driver.__file__, str(tmp_path / batch_bodies.SCRIPT)]
     done = subprocess.run(
         [*driver, "1", "0", "60", str(tmp_path / "part-00007.jsonl")],
@@ -185,9 +185,14 @@ def test_a_driver_says_which_files_failed_by_its_status(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_job_is_shared_by_instances_and_leaves_nothing_of_itself(azure: AzureRehearsal) -> None:
+def test_a_job_is_shared_by_instances_and_leaves_nothing_of_itself(
+    azure: AzureRehearsal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     endpoint = served(azure, batch_instances=2)
     before = azure.leftovers()
+    (tmp_path / "machine").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "machine"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     job = endpoint.batch("shared", parts(5))
     assert ended(job) is JobState.COMPLETED
     # Found by another backend, as by another process, and with nothing sent again.
@@ -198,6 +203,7 @@ def test_a_job_is_shared_by_instances_and_leaves_nothing_of_itself(azure: AzureR
     assert sum("/computes/ms-" in one for one in azure.leftovers()) == 1
     again.delete()
     assert azure.leftovers() == before
+    assert [path.name for path in (tmp_path / "machine").glob("modelserve-*")] == []
     with pytest.raises(DeploymentNotFoundError):
         job.status()
 

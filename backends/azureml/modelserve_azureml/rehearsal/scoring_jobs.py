@@ -105,8 +105,11 @@ class ScoringJob:
             shutil.rmtree(model)
         self._download(work.code.removeprefix(f"https://{HOST}/"), folder / "code")
         files = self._download(work.lines, folder / "lines")
-        (folder / "answers").mkdir()
+        for place in ("answers", "tmp"):
+            (folder / place).mkdir()
         told = {"AZUREML_MODEL_DIR": str(model), "AZUREML_BI_OUTPUT_PATH": str(folder / "answers")}
+        # What a script leaves there goes with its machine.
+        told["TMPDIR"] = str(folder / "tmp")
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         return files, {**kept, **work.environment, **told}
 
