@@ -186,3 +186,11 @@ def test_a_model_that_takes_no_pictures_says_how_to_make_it(memory: MemoryCloud,
         pytest.raises(errors.SignatureError, match="ImageInput"),
     ):
         deployment.predict_dataset(tmp_path / "one.png", "out")
+
+
+def test_lists_of_several_lengths_are_rows_of_their_own_shapes(memory: MemoryCloud) -> None:
+    with ms.Model(models.linear()).serve("memory", name="linear") as deployment:
+        ragged = {"x": [[1.0, 2.0, 3.0, 4.0], [5.0]]}
+        report = deployment.predict_dataset(ragged, "out", engine="local", cast=True, batch_rows=2)
+    assert (report.rows, report.failures) == (2, 1)
+    assert json.loads(Path("out/_failed-00000.jsonl").read_text())["origin_row"] == 1

@@ -77,9 +77,14 @@ def _as_table(given: Any) -> Any:
         return given.to_arrow()
     if isinstance(given, np.ndarray) and given.ndim:
         return pa.table({COLUMN: arrow_from_array(np.ascontiguousarray(given))})
-    if isinstance(given, Mapping) and given and all(np.ndim(value) for value in given.values()):
+    if isinstance(given, Mapping) and given and all(_is_column(value) for value in given.values()):
         return pa.table({str(name): _column(value) for name, value in given.items()})
     return None
+
+
+def _is_column(value: Any) -> bool:
+    # numpy sees nothing in lists of several lengths, which are rows of their own shapes.
+    return isinstance(value, list | tuple) or bool(np.ndim(value))
 
 
 def _column(value: Any) -> Any:
