@@ -16,6 +16,7 @@ MAY_PICKLE = {
     "src/modelserve/session.py": "a live callable, over its own application's private channel",
     "src/modelserve/convert/live.py": "makes such a callable",
     "src/modelserve/testing/models.py": "makes such a callable",
+    "src/modelserve/testing/pools.py": "makes such callables",
     "tests/faults/test_worker_deaths.py": "makes such a callable",
     "tests/property/test_joined_answers.py": "makes such a callable",
     "tests/unit/test_bundle_store.py": "an example with pickled objects, to see it refused",
