@@ -72,7 +72,7 @@ bench-dataset: $(BENCH_STAMP) ## Whole data sets beside the limit, pandas, Pytho
 	@cd tests/benchmarks && ../../$(BIN)/python bench_dataset.py --chart ../../docs/architecture/datasets.png
 
 bench-server: $(BENCH_STAMP) ## The server beside FastAPI tuned by hand and packaged peers, each in a venv of its own (needs wrk)
-	@cd tests/benchmarks && ../../$(BIN)/python bench_server.py --rounds 3 --kill --table --chart ../../docs/architecture/server.png
+	@cd tests/benchmarks && ../../$(BIN)/python bench_server.py --rounds 3 --kill --table --page ../../docs/architecture/server-results
 
 bench-convert: $(STAMP) ## Seconds of a conversion with its certificate, once the framework is imported
 	@$(BIN)/python tests/benchmarks/bench_convert.py

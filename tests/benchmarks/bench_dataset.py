@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bench_executor import descendants, pss
 from dataset_contenders import FEATURES, WAYS
+from executor_life import descendants, pss
 from rich import box
 from rich.console import Console
 from rich.table import Table

@@ -2,7 +2,7 @@
 
 Every server in turn, `--rounds` times over: seconds to the first answer, requests/s and latencies at 1, 16 and 64
 connections, memory of all its processes; with `--kill`, what callers see when a worker is killed. In steps: what is
-chosen by `--peer` and `--model` is measured and added to the file of `--record`, from which `--table` and `--chart`
+chosen by `--peer` and `--model` is measured and added to the file of `--record`, from which `--table` and `--page`
 are made. Needs wrk and the extra `bench`; each peer gets a venv of its own below `--venvs`.
 """
 
@@ -29,7 +29,6 @@ from server_process import ServerProcess
 _HERE = Path(__file__).parent
 CONNECTIONS = (1, 16, 64)
 KINDS = {"tiny": ("JSON", "binary"), "mlp": ("JSON", "binary"), "transformer": ("JSON",), "image": ("binary",)}
-_RAW = "onnxruntime alone"
 
 
 def main() -> None:
@@ -40,7 +39,7 @@ def main() -> None:
         for model in chosen.model if chosen.rounds else ():
             for name in chosen.peer:
                 try:
-                    found = _raw(model, chosen.seconds) if name == _RAW else _measured(name, model, chosen)
+                    found = _raw(model, chosen.seconds) if name == server_report.RAW else _measured(name, model, chosen)
                 except (RuntimeError, OSError) as error:
                     found = {"failed": str(error)}
                 if found:
@@ -49,13 +48,16 @@ def main() -> None:
                     print(number, model, name, json.dumps(found), file=sys.stderr, flush=True)
     if chosen.table:
         print(server_report.table(record))
-    if chosen.chart:
-        server_report.chart(record, chosen.chart)
+    if chosen.page:
+        server_report.page(record, chosen.page.with_suffix(".md"), f"{chosen.page.name}.png")
+        server_report.chart(record, chosen.page.with_suffix(".png"))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", nargs="*", default=[*CANDIDATES, _RAW], choices=[*CANDIDATES, _RAW])
+    parser.add_argument(
+        "--peer", nargs="*", default=[*CANDIDATES, server_report.RAW], choices=[*CANDIDATES, server_report.RAW]
+    )
     parser.add_argument("--model", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds", type=int, default=2)
@@ -63,7 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--venvs", type=Path, default=_HERE / ".venvs")
     parser.add_argument("--record", type=Path, default=_HERE / "server_results.json")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--chart", type=Path)
+    parser.add_argument("--page", type=Path, metavar="STEM", help="write STEM.md and STEM.png")
     return parser.parse_args()
 
 

@@ -94,7 +94,7 @@ def _memory(label: str, model: str, settings: PoolSettings) -> Iterator[tuple[st
         for _ in range(4):
             for pending in [pool.submit(message, len(row)) for _ in range(8)]:
                 pending.result()
-        return sum(map(_pss, _descendants())) / 1e6  # the zygote's share counts, too
+        return sum(map(pss, descendants())) / 1e6  # the zygote's share counts, too
 
     sums = {1: total()}
     for workers in (2, 4):
@@ -119,7 +119,7 @@ def _memory(label: str, model: str, settings: PoolSettings) -> Iterator[tuple[st
     )
 
 
-def _descendants() -> list[int]:
+def descendants() -> list[int]:
     """All processes below this one."""
     parents = {}
     for entry in Path("/proc").iterdir():
@@ -132,7 +132,7 @@ def _descendants() -> list[int]:
     return sorted(found - {os.getpid()})
 
 
-def _pss(pid: int) -> float:
+def pss(pid: int) -> float:
     """Proportional memory of a process, in bytes."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
