@@ -128,6 +128,7 @@ def test_parts_that_the_service_did_not_answer_whole_are_asked_for_again(
     assert rehearsal.leftovers() == before
 
 
+@pytest.mark.long
 def test_a_part_that_is_not_whole_is_told_in_the_services_words(rehearsal: VertexRehearsal) -> None:
     deployment = deploy(rehearsal)
     rehearsal.cloud.faults.plan(REQUEST, Failing("UNAVAILABLE", "The worker is gone.", 503), times=3)
@@ -148,6 +149,7 @@ def test_a_job_none_of_whose_rows_is_answered_has_failed(rehearsal: VertexRehear
     assert rehearsal.leftovers() == before
 
 
+@pytest.mark.long
 def test_containers_that_do_not_start_fail_the_job_with_their_log(rehearsal: VertexRehearsal) -> None:
     deployment = deploy(rehearsal)
     before = rehearsal.leftovers()
@@ -162,6 +164,7 @@ def test_containers_that_do_not_start_fail_the_job_with_their_log(rehearsal: Ver
     assert rehearsal.leftovers() == before
 
 
+@pytest.mark.long
 def test_a_job_that_starts_slowly_is_followed_and_can_be_stopped(rehearsal: VertexRehearsal) -> None:
     deployment = deploy(rehearsal)
     before = rehearsal.leftovers()
