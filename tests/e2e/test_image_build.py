@@ -21,6 +21,8 @@ from modelserve.image.session import Session
 from modelserve.image.upload import Outcome
 from modelserve.standin.registry import RegistryStandIn, put_image
 
+pytestmark = pytest.mark.long
+
 EXISTS, MOUNTED, UPLOADED = Outcome.EXISTS, Outcome.MOUNTED, Outcome.UPLOADED
 
 

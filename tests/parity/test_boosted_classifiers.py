@@ -32,6 +32,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from modelserve.convert import convert
 from modelserve.errors import ConversionError, SignatureError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(params=["xgboost", "lightgbm", "catboost"])
 def model(request: pytest.FixtureRequest) -> Any:

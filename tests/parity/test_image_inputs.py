@@ -20,6 +20,8 @@ from modelserve.errors import ConversionError, InputError, SignatureError, Unfai
 from modelserve.session import Session
 from modelserve.tensors import Array
 
+pytestmark = pytest.mark.long
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PILLOW = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "nearest": Image.NEAREST}
 SIZES = [(8, 8), (9, 30), (100, 31), (1, 1), (3, 200)]

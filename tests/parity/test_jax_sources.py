@@ -30,6 +30,7 @@ def jax() -> Any:
 
 
 class TestFunctions:
+    @pytest.mark.long
     def test_a_jitted_function_over_a_tree_of_parameters_takes_any_batch(self, jax: Any, record_source: Any) -> None:
         parameters = {"first": {"w": numbers(4, 8), "b": numbers(8)}, "second": numbers(8, 3)}
 

@@ -120,6 +120,7 @@ class TestHowItIsCalled:
         live = live_of(own(lambda x: (x, None, x)), X)
         assert [spec.name for spec in live.signature.outputs] == ["output_0", "output_2"]
 
+    @pytest.mark.long
     def test_a_function_of_torch_tensors_and_a_module(self) -> None:
         class Decompose(torch.nn.Module):
             def forward(self, square: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -13,6 +13,8 @@ from modelserve.optimize import Compact, Fuse, Prune, Quantize, optimize
 from modelserve.session import Session
 from modelserve.tensors import Signature, TensorSpec
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[np.ndarray, np.ndarray]:
