@@ -66,7 +66,10 @@ from modelserve.convert import convert
 from modelserve.errors import ConversionError
 from modelserve.session import Session
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # what estimators say of unusual settings is not the matter here
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore"),
+]  # what estimators say of unusual settings is not the matter here
 
 Make = Callable[[], Any]
 

@@ -15,7 +15,10 @@ from modelserve.convert import convert
 from modelserve.errors import SignatureError, UnsupportedSourceError
 from modelserve.tensors import Array
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the framework's own deprecations are not ours to mend
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore"),
+]  # the framework's own deprecations are not ours to mend
 
 long = pytest.mark.long
 

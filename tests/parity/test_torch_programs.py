@@ -18,7 +18,10 @@ from modelserve.errors import (
     UnsupportedSourceError,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the framework's own deprecations are not ours to mend
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore"),
+]  # the framework's own deprecations are not ours to mend
 
 long = pytest.mark.long
 
