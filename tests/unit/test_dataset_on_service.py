@@ -198,3 +198,16 @@ def test_the_command_line_asks_the_service_or_the_endpoint(run: Callable[..., Do
     by_job = run("predict", "linear", rows, "-t", "memory", "-o", "by-job", "--keep", "id", "--json")
     live = run("predict", "linear", rows, "-t", "memory", "-o", "live", "--keep", "id", "--engine", "local", "--json")
     assert (by_job.content["engine"], live.content["engine"]) == ("batch", "local"), by_job.err + live.err
+
+
+def test_a_job_that_another_run_took_away_is_begun_anew(deployment, rows, memory, monkeypatch) -> None:
+    jobs = made_jobs(monkeypatch)
+    memory.gate.clear()
+
+    def take_away(progress: ms.dataset.Progress) -> None:
+        if "job" in progress.doing and len(jobs) == 1:
+            jobs[0].delete()
+            memory.gate.set()
+
+    assert deployment.predict_dataset(rows, "out", keep=["id"], progress=take_away).rows == 200
+    assert (len(jobs), memory.jobs) == (2, {})

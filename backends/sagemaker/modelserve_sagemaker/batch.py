@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from modelserve.backend import Job, WorkPart
+from modelserve.backend import Job, NothingToDo, WorkPart
 from modelserve.backend.journal import Journal
 from modelserve.backend.marks import Marks, content_name
 from modelserve.backend.preflight import Check, look_all, require_passed
@@ -23,7 +23,7 @@ from modelserve_sagemaker import rules, traits
 from modelserve_sagemaker.clients import Account
 from modelserve_sagemaker.errors import is_present
 from modelserve_sagemaker.inventory import Inventory
-from modelserve_sagemaker.jobs import JobFolder, NothingToDo, TransformJob, describe, source_of
+from modelserve_sagemaker.jobs import JobFolder, TransformJob, describe, source_of
 from modelserve_sagemaker.limits import LONGEST_ROW_BYTES, architecture, has_accelerator, transforms_at_once
 from modelserve_sagemaker.options import SageMakerOptions
 from modelserve_sagemaker.quota import require_quota

@@ -125,22 +125,6 @@ class TransformJob(Job):
         return f"{reason} {logs.tail_of_job(self._account, self.name)}"
 
 
-class NothingToDo(Job):
-    """What a job without a single row comes to; SageMaker takes none."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def status(self) -> JobStatus:
-        return JobStatus(JobState.COMPLETED)
-
-    def lines(self, part: int) -> bytes:
-        raise DeploymentNotFoundError(f"Job {self.name!r} has no part {part}: no row was given to it.")
-
-    def delete(self) -> None:
-        return
-
-
 def describe(account: Account, name: str) -> dict[str, Any] | None:
     """A job as AWS describes it; None where there never was one."""
     try:

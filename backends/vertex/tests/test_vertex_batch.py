@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from google.cloud import aiplatform_v1 as v1
 
-from modelserve.backend import DeploymentSpec, Job, JobState, WorkPart
+from modelserve.backend import DeploymentSpec, Job, JobState, NothingToDo, WorkPart
 from modelserve.dataset import on_service
 from modelserve.deployment import Deployment
 from modelserve.errors import (
@@ -30,7 +30,7 @@ from modelserve.standin.faults import Failing, LostAnswer, Switches
 from modelserve.testing import models
 from modelserve_vertex import VertexBackend
 from modelserve_vertex.batch import answers
-from modelserve_vertex.batch.job import NothingToDo, VertexJob
+from modelserve_vertex.batch.job import VertexJob
 from modelserve_vertex.rehearsal import VertexRehearsal
 from modelserve_vertex.rehearsal.jobs import REQUEST
 

@@ -17,7 +17,7 @@ from modelserve.backend.contract import (
     Support,
 )
 from modelserve.backend.discovery import load_backend, open_backend
-from modelserve.backend.jobs import Job, JobState, JobStatus, WorkPart
+from modelserve.backend.jobs import Job, JobState, JobStatus, NothingToDo, WorkPart
 from modelserve.backend.preflight import Finding, Verdict
 from modelserve.backend.rehearsal import Rehearsal
 from modelserve.backend.spec import DeploymentSpec, EndpointStatus, ReplicaStatus, Scale, State
@@ -39,6 +39,7 @@ __all__ = [
     "JobState",
     "JobStatus",
     "Limits",
+    "NothingToDo",
     "Options",
     "Rehearsal",
     "ReplicaStatus",

@@ -16,6 +16,8 @@ from abc import ABC, abstractmethod
 from enum import Enum
 from typing import NamedTuple
 
+from modelserve.errors import DeploymentNotFoundError
+
 
 class WorkPart(NamedTuple):
     """Rows whose answers become one part of the result.
@@ -73,3 +75,19 @@ class Job(ABC):
     @abstractmethod
     def delete(self) -> None:
         """Stop it if it is under way, and remove it and everything made for it. Quiet when it is gone already."""
+
+
+class NothingToDo(Job):
+    """What work without a single row comes to: no service is asked for it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def status(self) -> JobStatus:
+        return JobStatus(JobState.COMPLETED)
+
+    def lines(self, part: int) -> bytes:
+        raise DeploymentNotFoundError(f"Job {self.name!r} has no part {part}: no row was given to it.")
+
+    def delete(self) -> None:
+        """There is nothing."""

@@ -77,32 +77,27 @@ class ServiceEngine:
         """As every engine's; the job is deleted when all of them were taken."""
         name, made = _job_name(self._endpoint.status().digest, plan), set(done)
         for attempt in range(2):
-            job = self._followed(name, plan, made, start, tally, waiting)
+            tally.doing = "sending the rows"
+            job: Job | None = None
             try:
+                job = self._endpoint.batch(name, self._work(plan, made, start, tally, waiting))
+                self._follow(job, tally, waiting)
                 for part in self._collected(job, plan, made, start, tally):
                     made.add(part.number)
                     yield part
             except DeploymentNotFoundError:
-                # Begun when more parts were there than now are, or not answered whole: the rest is asked for anew.
+                # Begun when more parts were there than now are, not answered whole, or taken away by another run of
+                # the same work that was through with it: the rest is asked for anew.
                 if attempt:
                     raise
-                job.delete()
+                if job is not None:
+                    job.delete()
                 continue
             job.delete()
             return
 
-    def _followed(
-        self,
-        name: str,
-        plan: Plan,
-        done: Container[int],
-        start: int,
-        tally: Tally,
-        waiting: Callable[[], None],
-    ) -> Job:
-        """The job, once it is completed."""
-        tally.doing = "sending the rows"
-        job = self._endpoint.batch(name, self._work(plan, done, start, tally, waiting))
+    def _follow(self, job: Job, tally: Tally, waiting: Callable[[], None]) -> None:
+        """Wait until the job is completed."""
 
         def tell(status: JobStatus) -> None:
             tally.doing = f"job {job.name}: {status.stage or status.state.value}"
@@ -117,7 +112,6 @@ class ServiceEngine:
                 f"Job {job.name!r} failed: {status.message or 'its place says no reason.'} Run again, or use "
                 "engine='local' to ask the endpoint itself."
             )
-        return job
 
     def _work(
         self, plan: Plan, done: Container[int], start: int, tally: Tally, waiting: Callable[[], None]

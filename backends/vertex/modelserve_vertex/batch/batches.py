@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from modelserve.backend import Job, WorkPart
+from modelserve.backend import Job, NothingToDo, WorkPart
 from modelserve.backend.journal import Journal
 from modelserve.backend.preflight import Check, look_all, require_passed
 from modelserve.errors import NotReadyError
 from modelserve_vertex import limits, names, requests, state
 from modelserve_vertex.batch.files import JobFiles, remove_all
-from modelserve_vertex.batch.job import NothingToDo, VertexJob
+from modelserve_vertex.batch.job import VertexJob
 from modelserve_vertex.batch.service import BatchPredictions
 from modelserve_vertex.options import VertexOptions
 from modelserve_vertex.validation import require_kept

@@ -75,21 +75,5 @@ class VertexJob(Job):
         return found
 
 
-class NothingToDo(Job):
-    """A job without any row: none is sent for it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def status(self) -> JobStatus:
-        return JobStatus(JobState.COMPLETED)
-
-    def lines(self, part: int) -> bytes:
-        raise DeploymentNotFoundError(f"Job {self.name!r} has no part {part}.")
-
-    def delete(self) -> None:
-        """There is nothing."""
-
-
 def _words(state: Any) -> str:
     return str(state.name.removeprefix("JOB_STATE_").replace("_", " ").capitalize())
