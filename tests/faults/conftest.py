@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from modelserve.testing.pools import children, wait_until
+from modelserve.testing.pools import children, command_of, open_descriptors, wait_until
 
 
 @pytest.fixture
@@ -33,7 +34,18 @@ def start(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def before() -> Iterator[set[int]]:
     """Whatever the test does, it leaves no process and no descriptor behind."""
-    processes, descriptors = children(), len(list(Path("/proc/self/fd").iterdir()))
+    processes, descriptors = children(), open_descriptors()
     yield processes
-    wait_until(lambda: children() <= processes)
-    wait_until(lambda: gc.collect() >= 0 and len(list(Path("/proc/self/fd").iterdir())) <= descriptors)
+    left: list[str] = []
+
+    def nothing_left() -> bool:
+        gc.collect()
+        held = open_descriptors()
+        left[:] = [command_of(pid) for pid in children() - processes]
+        if len(held) > len(descriptors):
+            left.extend(sorted(held.values()))
+        return not left
+
+    with contextlib.suppress(AssertionError):
+        wait_until(nothing_left)
+    assert not left, f"The test left this behind: {left}"
