@@ -39,16 +39,26 @@ class Handle:
         self.pid: int | None = None
         self.exit_code: int | None = None
         self._descriptor: int | None = None
+        self._is_killed = False
+        self._is_forgotten = False
 
     def born(self, pid: int) -> None:
-        """Note the process; from here on it is named by a descriptor, which no other process can take over."""
+        """Note the process; from here on it is named by a descriptor, which no other process can take over.
+
+        It may have been given up while it was still to come.
+        """
         self.pid = pid
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(ProcessLookupError):
                 self._descriptor = os.pidfd_open(pid)
+        if self._is_killed:
+            self.kill()
+        if self._is_forgotten:
+            self.forget()
 
     def kill(self) -> None:
-        """End it at once; nothing happens when it is gone."""
+        """End it at once, or as soon as it is there; nothing happens when it is gone."""
+        self._is_killed = True
         with contextlib.suppress(ProcessLookupError):
             if self._descriptor is not None:
                 signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)  # type: ignore[attr-defined,unused-ignore]  # Linux only
@@ -56,6 +66,8 @@ class Handle:
                 os.kill(self.pid, signal.SIGKILL)
 
     def forget(self) -> None:
+        """Let go of the descriptor."""
+        self._is_forgotten = True
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
