@@ -20,7 +20,15 @@ import orjson
 
 from modelserve import wire
 from modelserve.errors import WireError
-from modelserve.runtime.server.formats.question import Described, Question, bounded_timeout_s, known_outputs, question
+from modelserve.runtime.server.formats.pattern import Patterns
+from modelserve.runtime.server.formats.question import (
+    Described,
+    Question,
+    bounded_timeout_s,
+    is_as_it_came,
+    known_outputs,
+    question,
+)
 from modelserve.runtime.server.formats.relay import HEADER_LENGTH as HEADER_LENGTH
 from modelserve.runtime.server.formats.relay import OCTETS as OCTETS
 from modelserve.runtime.server.formats.relay import Relay, may_pass
@@ -36,6 +44,7 @@ _DIGITS = 12
 _MOST_AXES = 32
 _ABSENT = msgspec.Raw()
 _relay = Relay()
+_patterns = Patterns()
 
 
 class _Input(msgspec.Struct, gc=False):
@@ -76,8 +85,10 @@ def read(body: bytes | memoryview, header_length: bytes | None, model: Described
     if rest:
         content = bytes(content)
         known = _relay.question(content, rest, model)
-        if known is not None:
-            return known
+    else:
+        known = _patterns.question(content, model)
+    if known is not None:
+        return known
     asked: _Request = parse(content, _Request)
     arrays = _arrays(asked.inputs, rest)
     checked = model.signature.check(by_name(arrays, model.signature))
@@ -90,8 +101,12 @@ def read(body: bytes | memoryview, header_length: bytes | None, model: Described
         _timeout_s(parameters) if parameters else None,
         is_alone=parameters.get(wire.ALONE) is True,
     )
-    if rest and not asked.id and wanted.binary and all(wanted.binary) and may_pass(arrays, checked, model):
-        _relay.note(bytes(content), rest, found, model)
+    if not asked.id and is_as_it_came(arrays, checked, model.signature):
+        if not rest and not any(wanted.binary):
+            (given,), (array,) = asked.inputs, arrays.values()
+            _patterns.note(content, bytes(given.data), array, found, model)
+        elif rest and wanted.binary and all(wanted.binary) and may_pass(model.signature):
+            _relay.note(bytes(content), rest, found, model)
     return found
 
 

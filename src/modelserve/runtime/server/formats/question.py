@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from modelserve import wire
 from modelserve.errors import WireError
@@ -57,6 +57,19 @@ def question(
     """The question for inputs that fit. No `outputs` asks for the primary one; `is_alone` as in `wire.Layout`."""
     message = wire.encode_request(checked.tensors, outputs, is_alone=is_alone)
     return Question(message, checked.rows, write, timeout_s)
+
+
+def is_as_it_came(arrays: Mapping[str, Array], checked: Checked, signature: Signature) -> bool:
+    """Whether the model is given its only input just as it was sent, so that other values would fit as well."""
+    if len(arrays) != 1 or len(signature.inputs) != 1:
+        return False
+    (spec,), (array,) = signature.inputs, arrays.values()
+    return checked.tensors.get(spec.name) is array and not checked.single and array.dtype.kind != "O"
+
+
+def unread(arrays: dict[str, Array]) -> Any:
+    """What stands for `write` where an answer passes as bytes."""
+    raise AssertionError("an answer that passes as bytes is never decoded")
 
 
 def known_outputs(signature: Signature, names: Sequence[str]) -> tuple[str, ...]:

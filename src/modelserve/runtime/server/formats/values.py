@@ -36,7 +36,7 @@ def array_from_json(
         WireError: it holds something else.
     """
     raw = bytes(data)
-    values = _decoded(raw, _depth(raw, name), dtype, name)
+    values = _decoded(raw, depth_of(raw, name), dtype, name)
     try:
         with np.errstate(over="raise"):
             array = np.array(values, dtype)
@@ -80,7 +80,8 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
 
 
 @lru_cache(maxsize=256)
-def _list_decoder(kind: str, depth: int, missing: bool) -> msgspec.json.Decoder[Any]:
+def list_decoder(kind: str, depth: int, *, missing: bool = False) -> msgspec.json.Decoder[Any]:
+    """Reads lists so deep of what a dtype of this kind holds, or with `missing` of what stands for no number, too."""
     item: Any = _KINDS[kind]
     if missing:
         item = item | None | Literal["Infinity", "-Infinity"]
@@ -89,7 +90,12 @@ def _list_decoder(kind: str, depth: int, missing: bool) -> msgspec.json.Decoder[
     return msgspec.json.Decoder(item)
 
 
-def _depth(raw: bytes, name: str) -> int:
+def depth_of(raw: bytes, name: str) -> int:
+    """How deep the lists are nested.
+
+    Raises:
+        WireError: too deep.
+    """
     depth = 0
     for byte in raw:
         if byte == 0x5B:
@@ -103,7 +109,7 @@ def _depth(raw: bytes, name: str) -> int:
 
 def _decoded(raw: bytes, depth: int, dtype: np.dtype[Any], name: str) -> Any:
     try:
-        return _list_decoder(dtype.kind, depth, False).decode(raw)
+        return list_decoder(dtype.kind, depth).decode(raw)
     except msgspec.ValidationError as error:
         if dtype.kind == "f" and (b"null" in raw or b'Infinity"' in raw):
             return _with_missing(raw, depth, dtype, name)
@@ -116,7 +122,7 @@ def _decoded(raw: bytes, depth: int, dtype: np.dtype[Any], name: str) -> Any:
 
 def _with_missing(raw: bytes, depth: int, dtype: np.dtype[Any], name: str) -> Any:
     try:
-        return _list_decoder(dtype.kind, depth, True).decode(raw)
+        return list_decoder(dtype.kind, depth, missing=True).decode(raw)
     except msgspec.ValidationError as error:
         raise WireError(f"Input {name!r} of {_called(dtype)} takes numbers, null and 'Infinity': {error}.") from error
 
