@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +18,12 @@ from modelserve.runtime import cores, worker
 from modelserve.runtime.autoscale import Autoscaler
 from modelserve.runtime.bell import Bell
 from modelserve.runtime.channel import DEPTH, RESERVED_BYTES, Alarm, Completion, Receiver, Sender, Submission
+from modelserve.runtime.launch import Handle
 from modelserve.runtime.loading import load_order
 from modelserve.runtime.memory import Arena
 from modelserve.runtime.settings import PoolSettings
 from modelserve.testing import models
+from modelserve.testing.pools import open_descriptors
 
 
 @pytest.fixture
@@ -91,14 +96,14 @@ class TestChannel:
             sender.put((ticket, 0, 0, 0, 0, 0, 0, 0))
         receiver.take()
         before_ns = time.monotonic_ns()
-        receiver.begin([1, 2], before_ns)
+        receiver.begin([1, 2], 9, before_ns)  # one of them joint
         receiver.complete((1, 0, 0, 0))
         receiver.complete((2, 0, 0, 0))
-        receiver.begin([3], before_ns + 7)
+        receiver.begin([3], 1, before_ns + 7)
         receiver.complete((3, 0, 0, 0))
         receiver.announce(3)
         one, two, three = (Completion._make(found) for found in sender.collect())
-        assert (one.began_ns, one.joined) == (two.began_ns, two.joined) == (before_ns, 2)
+        assert (one.began_ns, one.joined) == (two.began_ns, two.joined) == (before_ns, 9)
         assert (three.began_ns, three.joined) == (before_ns + 7, 1)
         assert before_ns <= one.computed_ns == two.computed_ns <= three.computed_ns <= time.monotonic_ns()
 
@@ -139,10 +144,22 @@ class TestChannel:
 
     def test_what_a_worker_runs_is_known_until_it_has_answered(self) -> None:
         sender, receiver, _, _ = channel()
-        receiver.begin([7, 8], 123)
+        receiver.begin([7, 8], 2, 123)
         assert sender.running() == ([7, 8], 123)
         receiver.announce(2)
         assert sender.running()[0] == []
+
+
+class TestHandle:
+    def test_a_process_that_comes_after_it_was_given_up_is_ended_and_costs_no_descriptor(self) -> None:
+        handle = Handle()
+        handle.kill()  # as a worker that is let go while the zygote still forks it
+        handle.forget()
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        before = open_descriptors()
+        handle.born(process.pid)
+        assert open_descriptors() == before
+        assert process.wait(timeout=10) == -signal.SIGKILL
 
 
 class TestAutoscaler:

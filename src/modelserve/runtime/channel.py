@@ -44,6 +44,8 @@ _RANG_NS, _WAKE_NS = 26, 27
 #: How an entry is to be run.
 ALONE = 1  # never joined with others
 FETCH = 2  # the answer is ready at the worker; write it into the block given now
+#: From this bit on, of how many requests an entry consists; 0 for one.
+COUNT_SHIFT = 8
 
 # What became of it.
 OK, FAILED, TOO_LARGE, EXPIRED = 0, 1, 2, 3
@@ -272,14 +274,14 @@ class Receiver:
         """When this worker was last rung for (monotonic ns)."""
         return self._words[_RANG_NS]
 
-    def begin(self, tickets: list[int], now_ns: int) -> None:
+    def begin(self, tickets: list[int], requests: int, now_ns: int) -> None:
         """Say what is about to run, so that whoever finds this worker dead knows what it died of."""
         run = self._run
         for at, ticket in enumerate(tickets):
             run[at] = ticket
         self._words[_RUN_SINCE_NS] = now_ns
         self._words[_RUN_COUNT] = len(tickets)
-        self._began_ns, self._computed_ns, self._joined = now_ns, 0, len(tickets)
+        self._began_ns, self._computed_ns, self._joined = now_ns, 0, requests
 
     def complete(self, completion: tuple[int, int, int, int]) -> None:
         """Write an answer's entry, with the times of its run; `announce` makes it seen."""

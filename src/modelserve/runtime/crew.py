@@ -40,6 +40,7 @@ class Crew:
     Args:
         load: How a worker loads the model, as `worker.load` reads it.
         descriptors: What `load` refers to; they belong to the crew from here on.
+        may_join: Whether requests of several callers may go to a worker as one.
     """
 
     def __init__(
@@ -49,12 +50,15 @@ class Crew:
         load: Mapping[str, Any],
         descriptors: Sequence[int],
         digest: str,
+        *,
+        may_join: bool,
     ) -> None:
         self.dispatcher = Dispatcher()
         self.members: list[Member] = []
         self.wanted = 0
         self.restarts = 0
         self.digest = digest
+        self.may_join = may_join
         self.leaving = False
         self.failure: ModelServeError | None = None
         self.shortage: ModelServeError | None = None

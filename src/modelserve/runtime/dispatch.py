@@ -73,6 +73,8 @@ class Dispatcher:
     def __init__(self) -> None:
         self.lanes: list[Lane] = []
         self.queue: deque[Pending] = deque()
+        #: Requests that go together with others, beside the one that stands for them.
+        self.gathered = 0
         self._idle: list[Lane] = []
         self._latest: Lane | None = None
         self._sent_ns = 0
@@ -81,11 +83,16 @@ class Dispatcher:
     @property
     def inflight(self) -> int:
         """Requests that are not answered yet."""
-        return len(self.queue) + sum(len(lane.outstanding) for lane in self.lanes)
+        return len(self.queue) + sum([len(lane.outstanding) for lane in self.lanes]) + self.gathered
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a worker has something to do."""
+        return any(lane.outstanding for lane in self.lanes)
 
     def submit(self, pending: Pending) -> Lane | None:
         """Put a request on a lane; None when it has to wait for one."""
-        self._note_pace(time.monotonic_ns())
+        self._note_pace(time.monotonic_ns(), pending.count)
         lane = self._choose()
         if lane is None:
             self.queue.append(pending)
@@ -94,9 +101,9 @@ class Dispatcher:
             self._latest = lane
         return lane
 
-    def _note_pace(self, now_ns: int) -> None:
+    def _note_pace(self, now_ns: int, requests: int) -> None:
         """Follow the shortest times between two requests: in these the application did nothing but send."""
-        gap_ns, self._sent_ns = now_ns - self._sent_ns, now_ns
+        gap_ns, self._sent_ns = (now_ns - self._sent_ns) // requests, now_ns
         pace_ns = self._pace_ns
         pace_ns += (gap_ns - pace_ns) // 4 if gap_ns < pace_ns else min(gap_ns - pace_ns, pace_ns // 64)
         self._pace_ns = min(max(pace_ns, _QUICKEST_PACE_NS), _SLOWEST_PACE_NS)

@@ -32,13 +32,14 @@ class Pending:
 
     # What most requests never change stands here once: an object is made for each of some ten thousand a second.
     answered = False
-    abandoned = False
     lonely_deaths = 0
     #: When the run that answered it began, and when that had its first answer (monotonic clock); 0 without a run.
     began_ns = 0
     computed_ns = 0
     #: How many requests that run answered.
     joined = 0
+    #: How many requests of callers this is.
+    count = 1
     lane: Any = None
     _status = -1
     _header_bytes = 0
@@ -91,11 +92,7 @@ class Pending:
             self._loop = loop
             self._task_waiter = waiter = loop.create_future()
             if not self.answered:
-                try:
-                    yield from waiter
-                except BaseException:
-                    self.abandoned = True
-                    raise
+                yield from waiter
         return self._take()
 
     # What the pool does.
@@ -136,10 +133,8 @@ class Pending:
             _resolve(waiter)
         else:
             assert self._loop is not None
-            try:
+            with contextlib.suppress(RuntimeError):  # that loop was closed: nobody waits any more
                 self._loop.call_soon_threadsafe(_resolve, waiter)
-            except RuntimeError:  # that loop was closed: nobody waits any more
-                self.abandoned = True
 
     def expire(self) -> None:
         """Give up waiting. The block stays taken until the worker is through with it."""

@@ -23,9 +23,10 @@ class Placement:
     """Writes requests into shared memory, and learns how much room the answers of their kind need."""
 
     def __init__(self, arena: Arena, listener: Listener) -> None:
-        self._arena = arena
-        self._listener = listener
-        self._tickets = itertools.count(1)
+        self.arena = arena
+        self.listener = listener
+        #: A number that no other request of this pool has.
+        self.ticket = itertools.count(1).__next__
         self._reply_bytes: dict[bytes, int] = {}
 
     def place(self, message: Message, rows: int, timeout_s: float) -> Pending:
@@ -33,10 +34,10 @@ class Placement:
         header, buffers = message
         body_bytes = buffers[0].nbytes if len(buffers) == 1 else sum([buffer.nbytes for buffer in buffers])
         reply_bytes = self._reply_bytes.get(header, _UNKNOWN_REPLY_BYTES)
-        body_at = (len(header) + 63) & ~63
-        reply_at = (body_at + body_bytes + 63) & ~63
+        body_at = aligned(len(header))
+        reply_at = aligned(body_at + body_bytes)
         separate = reply_bytes > LENT_FROM_BYTES
-        arena = self._arena
+        arena = self.arena
         offset, kind = arena.take(reply_at + (0 if separate else reply_bytes))
         blocks = [(offset, kind)]
         reply_offset = offset + reply_at
@@ -53,9 +54,9 @@ class Placement:
         for buffer in buffers:
             view[at : at + buffer.nbytes] = buffer
             at += buffer.nbytes
-        deadline_ns = time.monotonic_ns() + int(min(timeout_s, _LONGEST_S) * 1e9)
-        entry = [next(self._tickets), offset, len(header), body_bytes, reply_offset, reply_bytes, 0, deadline_ns]
-        return Pending(arena, self._listener, entry, blocks, rows, timeout_s)
+        where = (offset, len(header), body_bytes, reply_offset, reply_bytes)
+        entry = [self.ticket(), *where, 0, deadline_ns(timeout_s)]
+        return Pending(arena, self.listener, entry, blocks, rows, timeout_s)
 
     def enlarge(self, pending: Pending, needed: int) -> None:
         """Get a block for an answer that is larger than was thought, and remember it for the next request like it.
@@ -66,5 +67,15 @@ class Placement:
         header_at, header_bytes = pending.entry[1], pending.entry[2]
         if len(self._reply_bytes) > _KNOWN_REPLIES:
             self._reply_bytes.clear()
-        self._reply_bytes[bytes(self._arena.view[header_at : header_at + header_bytes])] = needed
-        pending.use_block(*self._arena.take(needed), needed)
+        self._reply_bytes[bytes(self.arena.view[header_at : header_at + header_bytes])] = needed
+        pending.use_block(*self.arena.take(needed), needed)
+
+
+def aligned(size_bytes: int) -> int:
+    """The next multiple of 64, where a tensor may begin."""
+    return (size_bytes + 63) & ~63
+
+
+def deadline_ns(timeout_s: float) -> int:
+    """When that time will be over, on the monotonic clock."""
+    return time.monotonic_ns() + int(min(timeout_s, _LONGEST_S) * 1e9)

@@ -32,6 +32,8 @@ from modelserve.runtime.bell import Bell
 from modelserve.runtime.channel import RESERVED_BYTES, SLOTS, Alarm
 from modelserve.runtime.crew import Crew
 from modelserve.runtime.dispatch import Dispatcher, Lane
+from modelserve.runtime.gathering import Gathering
+from modelserve.runtime.joint import Share
 from modelserve.runtime.listener import Listener
 from modelserve.runtime.memory import Arena
 from modelserve.runtime.pending import Pending
@@ -82,6 +84,7 @@ class WorkerPool:
         self._bell = Bell.create()
         self._listener = Listener(self._bell, Alarm(self._arena.view), self._collect, self._has_answers, self._spin_ns)
         self._placement = Placement(self._arena, self._listener)
+        self._gathering = Gathering(self._placement, self, self.settings.max_inflight)
         self._roster = Roster(self.settings, self._arena, self._bell, self._listener, self._look)
         self._lock = self._roster.lock
         try:
@@ -100,7 +103,7 @@ class WorkerPool:
 
     def submit(
         self, message: Message, rows: int, timeout_s: float | None = None, *, digest: str | None = None
-    ) -> Pending:
+    ) -> Pending | Share:
         """Send a request on its way.
 
         Args:
@@ -113,11 +116,26 @@ class WorkerPool:
             DeploymentClosedError, ForkedProcessError, WorkerStartError: nobody is there to answer.
         """
         self._check_usable()
+        seconds = self.settings.timeout_s if timeout_s is None else timeout_s
         roster = self._roster
-        how = roster.quarantine.why(message)
+        if not roster.quarantine.until:
+            share = self._gathering.join(message, seconds, digest, roster.current)
+            if share is not None:
+                return share
+        return self.submit_alone(message, rows, seconds, digest)
+
+    def submit_alone(self, message: Message, rows: int, timeout_s: float, digest: str | None) -> Pending:
+        """As `submit`, and never together with others."""
+        how = self._roster.quarantine.why(message)
         if how is not None:
             raise poison(how)
-        pending = self._placement.place(message, rows, self.settings.timeout_s if timeout_s is None else timeout_s)
+        pending = self._placement.place(message, rows, timeout_s)
+        self.send(pending, digest)
+        return pending
+
+    def send(self, pending: Pending, digest: str | None) -> None:
+        """Give a request that was placed to a worker, or have it wait for one. Raises as `submit`."""
+        roster = self._roster
         with self._lock:
             if roster.ended:
                 raise DeploymentClosedError("The workers were closed. Serve the model again.")
@@ -125,7 +143,7 @@ class WorkerPool:
             if digest is not None and digest != crew.digest:
                 raise ModelChangedError("The model was updated after this request was read. Read it again.")
             dispatcher = crew.dispatcher
-            if dispatcher.inflight >= self.settings.max_inflight:
+            if dispatcher.inflight - pending.count + 1 >= self.settings.max_inflight:
                 raise self._overloaded(dispatcher)
             lane = dispatcher.submit(pending)
         if lane is not None:
@@ -136,7 +154,6 @@ class WorkerPool:
             roster.wake()
         if pending.timeout_s < IDLE_TICK_S * 2:
             roster.look_at_the_clock()
-        return pending
 
     def _overloaded(self, dispatcher: Dispatcher) -> OverloadedError:
         service_s = max((lane.sender.service_ns for lane in dispatcher.lanes), default=0) / 1e9
@@ -274,6 +291,7 @@ class WorkerPool:
         if self._closed or self._home != _generation:
             return
         self._closed = True
+        self._gathering.send_all()
         end = time.monotonic() + (self.settings.drain_s if drain_s is None else drain_s)
         while time.monotonic() < end and self._unanswered():
             self._collect(None)

@@ -163,7 +163,7 @@ class Roster:
         load, descriptors = load_order(servable, self._settings)
         try:
             launcher = launcher_maker(servable, self._settings, load, descriptors)
-            crew = Crew(self._surroundings, launcher, load, descriptors, servable.digest)
+            crew = Crew(self._surroundings, launcher, load, descriptors, servable.digest, may_join=_may_join(servable))
         except BaseException:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -249,16 +249,22 @@ class Roster:
         """Those that may run again; whoever killed too many workers alone is answered with the cause. Lock held."""
         again = []
         for pending in suspects:
-            if pending.lonely_deaths < _LONELY_DEATHS:
+            if pending.lonely_deaths < (_LONELY_DEATHS if pending.count == 1 else 1):
                 again.append(pending)
+                continue
+            if pending.count > 1:  # one of them, and nobody knows which
+                self._refuse(pending, how)
                 continue
             start, header_bytes, body_bytes = pending.entry[1:4]
             body_at = body_offset(start, header_bytes)
             view = self._arena.view
             self.quarantine.add((view[start : start + header_bytes], view[body_at : body_at + body_bytes]), how)
-            pending.fail(poison(how))
-            self.supervisor.post(partial(self._notify, [pending]))
+            self._refuse(pending, how)
         return again
+
+    def _refuse(self, pending: Pending, how: str) -> None:
+        pending.fail(poison(how))
+        self.supervisor.post(partial(self._notify, [pending]))
 
     def _discard(self, crew: Crew, why: str) -> None:
         """End a crew at once; whoever still waits for it is told why there will be no answer."""
@@ -284,6 +290,13 @@ class Roster:
         for pending in done:
             pending.notify(None)
         self._listener.nudge()
+
+
+def _may_join(servable: Bundle | LiveCallable) -> bool:
+    """Whether its requests can be run as one, and the answer be divided by bytes."""
+    signature = servable.signature
+    is_text = any(spec.dtype == "string" for spec in signature.outputs)
+    return servable.rows_independent and signature.is_batched and not is_text
 
 
 def _nothing() -> None:

@@ -29,7 +29,7 @@ from modelserve.errors import BundleError, ModelServeError
 from modelserve.runtime import messages
 from modelserve.runtime.batcher import Curve, Patience, Waiting, describe, groups, usual_ns
 from modelserve.runtime.bell import Bell
-from modelserve.runtime.channel import EXPIRED, FETCH, Receiver, SpinTurn, Submission
+from modelserve.runtime.channel import COUNT_SHIFT, EXPIRED, FETCH, Receiver, SpinTurn, Submission
 from modelserve.runtime.execution import Execution, as_ours
 from modelserve.runtime.mapping import give_back_freed_memory
 from modelserve.runtime.rest import Rest
@@ -115,13 +115,14 @@ class Worker:
 
     def _run(self, group: list[Waiting]) -> None:
         start_ns = time.monotonic_ns()
-        self._receiver.begin([one.submission.ticket for one in group], start_ns)
+        requests = sum([one.submission.flags >> COUNT_SHIFT or 1 for one in group])
+        self._receiver.begin([one.submission.ticket for one in group], requests, start_ns)
         self._execution.answer(group)
         self._rested_since_ns = time.monotonic_ns()
         rows = sum([one.rows for one in group])
         # Whoever waits is answered first; what was learnt is written down afterwards.
         self._receiver.announce(rows)
-        self._learn(len(group), rows, self._rested_since_ns - start_ns)
+        self._learn(requests, rows, self._rested_since_ns - start_ns)
 
     def _learn(self, requests: int, rows: int, elapsed_ns: int) -> None:
         self._service_ns = usual_ns(self._service_ns, elapsed_ns)
