@@ -44,6 +44,12 @@ def test_serving_needs_no_framework_to_be_importable() -> None:
     assert loaded & {"onnx", "onnxruntime", "pydantic", "rich", "typer", "torch", "sklearn", "pandas"} == set()
 
 
+def test_a_worker_loads_nothing_that_only_the_application_needs() -> None:
+    # Each worker that is not forked would hold it in memory of its own.
+    only_the_applications = HEAVY - {"numpy", "logging"} | {"ssl", "email", "modelserve.runtime.pool"}
+    assert modules_after("import modelserve.runtime.worker") & only_the_applications == set()
+
+
 def test_the_command_line_starts_without_what_its_commands_need() -> None:
     heavy = HEAVY - {"typer", "rich", "click", "logging", "importlib.metadata"}
     assert modules_after("import modelserve.cli.app") & heavy == set()

@@ -9,7 +9,6 @@ onnxruntime only, so it is a cache beside the bundle and never travels with one.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
 import os
@@ -49,14 +48,6 @@ def mapped_model(bundle: Bundle) -> Path | None:
             _log.warning("Each worker keeps a copy of the weights, because they could not be written once: %s", error)
             return None
     return folder / _MODEL
-
-
-def give_back_freed_memory() -> None:
-    """Return to the system what loading has freed: the C library keeps it otherwise."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in every C library
-        if trim is not None:
-            trim(0)
 
 
 def _make(bundle: Bundle, folder: Path) -> None:

@@ -31,8 +31,8 @@ from modelserve.runtime.batcher import Curve, Patience, Waiting, describe, group
 from modelserve.runtime.bell import Bell
 from modelserve.runtime.channel import COUNT_SHIFT, EXPIRED, FETCH, Receiver, SpinTurn, Submission
 from modelserve.runtime.execution import Execution, as_ours
-from modelserve.runtime.mapping import give_back_freed_memory
 from modelserve.runtime.rest import Rest
+from modelserve.runtime.usage import give_back_freed_memory
 from modelserve.session import Runner, open_session
 from modelserve.tensors import Tensors
 
