@@ -74,7 +74,8 @@ def _ratios(record: Record) -> Iterator[list[str]]:
         return _median([one for one in record if one["model"] == model and "loads" in one], server, part) or math.nan
 
     def best(model: str, part: Callable[[dict[str, Any]], float | None], choose: Callable[..., float]) -> float:
-        return choose(value for peer in PACKAGED if not math.isnan(value := found(model, peer, part)))
+        values = [value for peer in PACKAGED if not math.isnan(value := found(model, peer, part))]
+        return choose(values, default=math.nan)
 
     for model in ("tiny", "mlp"):
         for kind in ("JSON", "binary"):

@@ -111,6 +111,41 @@ def test_who_asks_alone_is_not_held_back(pool: WorkerPool) -> None:
     asyncio.run(ask())
 
 
+def test_a_lone_task_looks_for_its_answer_and_is_hardly_ever_rung_for(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rung_for: list[Pending] = []
+    waiting: list[Pending] = []
+    hear = pool._listener._hear
+
+    def heard(loop: asyncio.AbstractEventLoop) -> None:
+        before = [one for one in waiting if not one.answered]
+        hear(loop)
+        rung_for.extend(one for one in before if one.answered)
+
+    monkeypatch.setattr(pool._listener, "_hear", heard)
+    monkeypatch.setattr(pool._listener, "_spin_ns", lambda pending: 200_000)
+    monkeypatch.setattr("modelserve.runtime.listener.time.perf_counter_ns", lambda: 0)  # as long as it takes
+
+    async def ask() -> None:
+        for row in ROWS:
+            asked = submit(pool, row)
+            assert isinstance(asked, Pending)
+            waiting.append(asked)
+            await asked
+
+    asyncio.run(ask())
+    # One that comes just while another is asked may find its answer.
+    assert len(rung_for) < len(ROWS) / 2
+
+
+def test_a_task_with_company_sleeps(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets_ns: list[int] = []
+    monkeypatch.setattr(pool._listener, "_spin", lambda pending, budget_ns, here: budgets_ns.append(budget_ns))
+    asyncio.run(together(pool, ROWS))
+    assert set(budgets_ns) <= {0}
+
+
 def test_threads_are_not_gathered(pool: WorkerPool) -> None:
     assert all(isinstance(submit(pool, row), Pending) for row in ROWS[:5])
 

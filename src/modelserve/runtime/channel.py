@@ -111,6 +111,10 @@ class Alarm:
             self._word[0] = 1
         fence()
 
+    def put_out(self) -> None:
+        """Answers need not ring for now: somebody looks for them. Set it again afterwards."""
+        self._word[0] = 0
+
     def goes_off(self) -> bool:
         """For a worker that has announced an answer: whether it is the one to ring."""
         fence()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from modelserve.runtime.pending import Pending
 
 _SLEEP_MS = 1000
+# For so long an event loop may be kept from everything else.
+_LONGEST_LOOK_NS = 250_000
 
 
 class Listener:
@@ -81,6 +83,14 @@ class Listener:
         loop.add_reader(descriptor, self._hear, loop)
         self._set_alarm()
 
+    def attend_to(self, pending: Pending, loop: asyncio.AbstractEventLoop) -> None:
+        """Have `loop` hand out this answer; for a lone task of a quick model it looks again and again for a moment."""
+        self.attend(loop)
+        if 0 < self._spin_ns(pending) <= _LONGEST_LOOK_NS:
+            self._alarm.put_out()
+            # Behind whatever is ready by now: it may bring company, which is better answered together.
+            loop.call_soon(self._look, pending, loop)
+
     def close(self) -> None:
         """Take the bell out of every loop."""
         loops, self._loops = self._loops, {}
@@ -95,6 +105,12 @@ class Listener:
         self._bell.silence()
         self._collect(loop)
         self._set_alarm()
+
+    def _look(self, pending: Pending, loop: asyncio.AbstractEventLoop) -> None:
+        if not pending.answered:
+            self._spin(pending, self._spin_ns(pending), loop)
+        # In a moment: a worker that has just shown its answer may still look whether it is to ring.
+        loop.call_soon(self._set_alarm)
 
     def _set_alarm(self) -> None:
         """Have the next answer ring; what came just before it was set rings now."""
@@ -119,7 +135,7 @@ class Listener:
         """Hand out answers until `pending` has its own; then let another lead. The lead is held on entry."""
         try:
             self._leading = pending
-            self._spin(pending)
+            self._spin(pending, self._spin_ns(pending), None)
             while not self._has_come(pending):
                 self._alarm.set()
                 if self._has_come(pending):
@@ -142,8 +158,7 @@ class Listener:
             self._collect(None)
         return pending.answered
 
-    def _spin(self, pending: Pending) -> None:
-        budget_ns = self._spin_ns(pending)
+    def _spin(self, pending: Pending, budget_ns: int, here: asyncio.AbstractEventLoop | None) -> None:
         lane = pending.lane
         if not budget_ns or lane is None:
             return
@@ -152,7 +167,7 @@ class Listener:
         end = now() + budget_ns
         while now() < end:
             if has_answers():
-                self._collect(None)
+                self._collect(here)
                 return
 
     def _promote(self) -> None:

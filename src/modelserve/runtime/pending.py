@@ -88,9 +88,9 @@ class Pending:
     def __await__(self) -> Generator[Any, None, Reply]:
         if not self.answered:
             loop = asyncio.get_running_loop()
-            self._listener.attend(loop)
             self._loop = loop
             self._task_waiter = waiter = loop.create_future()
+            self._listener.attend_to(self, loop)
             if not self.answered:
                 yield from waiter
         return self._take()
