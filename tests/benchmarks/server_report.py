@@ -55,7 +55,7 @@ def page(record: Record, path: Path, chart_name: str) -> None:
         "# What the server was measured to do",
         "",
         "Written by `make bench-server`; nothing here is typed by hand.",
-        f"{os.cpu_count()} processors, {platform.machine()}, which server, workers and wrk share. "
+        f"{len(os.sched_getaffinity(0))} processors, {platform.machine()}, which server, workers and wrk share. "
         "What counts are the ratios within this run.",
         "",
         f"![Requests per second at 64 connections]({chart_name})",
