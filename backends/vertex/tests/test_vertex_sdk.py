@@ -201,5 +201,5 @@ def test_the_client_over_grpc_takes_a_streamed_answer_piece_by_piece(rehearsal: 
         assert next(coming).data
         with pytest.raises(google_errors.ServiceUnavailable, match="broke off"):
             next(coming)
-        with pytest.raises(google_errors.InvalidArgument):
+        with pytest.raises(google_errors.InvalidArgument, match="header"):
             list(asked(client.stream_raw_predict, question[0], b"no request"))
