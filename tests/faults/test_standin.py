@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from modelserve.standin.faults import Delayed, Failing, Faults, Switches
 from modelserve.standin.fleet import Fleet, NoCapacityError, NotHealthyError
 from modelserve.standin.launch import can_mount
 from modelserve.standin.load import Load
-from modelserve.standin.loopback import Answered, Broken, Exchange, LoopbackServer, answering
+from modelserve.standin.loopback import Answered, Broken, Exchange, LoopbackServer, Pieces, answering
 from modelserve.testing import models
 
 ROW = b'{"instances":[[1,2,3,4]]}'
@@ -87,6 +88,24 @@ def test_containers_come_and_go_under_load_and_a_dead_one_is_replaced(fleet: Fle
 def test_a_status_passes_through(fleet: Fleet) -> None:
     fleet.resize(1)
     assert fleet.forward("POST", "/invocations", {"content-type": "image/png"}, b"x", 10).status == 415
+
+
+def test_an_answer_that_is_taken_in_pieces_keeps_its_container_until_its_end(fleet: Fleet) -> None:
+    fleet.resize(1)
+    (container,) = fleet.containers
+    kind = {"content-type": "application/json"}
+    whole = fleet.forward("POST", "/invocations", kind, ROW, 10)
+    for is_taken in (True, False):
+        answered = fleet.stream("POST", "/invocations", kind, ROW, 10)
+        assert (answered.status, answered.body, container.inflight) == (200, b"", 1)
+        assert answered.pieces is not None
+        if is_taken:
+            assert b"".join(answered.pieces) == whole.body
+        answered.pieces.close()
+        assert container.inflight == 0
+    with pytest.raises(httpx.LocalProtocolError):
+        fleet.stream("POST", "/invocations", {"content-type": "no\nheader"}, ROW, 10)
+    assert container.inflight == 0
 
 
 def test_what_cannot_start_leaves_nothing(alike: ContainerSpec) -> None:
@@ -164,3 +183,30 @@ def test_a_plain_function_answers_over_http_and_can_cut_the_connection() -> None
         assert (answer.status_code, answer.text, answer.headers["x-b"]) == (201, "POST /a b {'c': ['d']} 1!", "2")
         with pytest.raises(httpx.RemoteProtocolError):
             client.get("/cut")
+
+
+def test_an_answer_in_pieces_is_sent_in_chunks_as_they_come_and_can_be_cut_midway() -> None:
+    seen = threading.Semaphore(0)
+
+    def pieces(*, is_cut: bool) -> Pieces:
+        yield b"first"
+        if is_cut:
+            raise Broken
+        assert seen.acquire(timeout=10)  # the next is made when the one before has arrived
+        yield b"second"
+
+    def handle(exchange: Exchange) -> Answered:
+        return Answered(200, headers={"x-a": "1"}, pieces=pieces(is_cut=exchange.path == "/cut"))
+
+    with LoopbackServer(answering(handle)) as server, httpx.Client(base_url=server.url, trust_env=False) as client:
+        with client.stream("GET", "/") as answer:
+            coming = answer.iter_raw()
+            assert (next(coming), answer.headers["transfer-encoding"], answer.headers["x-a"]) == (
+                b"first",
+                "chunked",
+                "1",
+            )
+            seen.release()
+            assert list(coming) == [b"second"]
+        with client.stream("GET", "/cut") as answer, pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
+            list(answer.iter_raw())

@@ -11,7 +11,7 @@ import pytest
 
 from modelserve.backend import Backend, DeploymentSpec, open_backend
 from modelserve.deployment import Deployment
-from modelserve.errors import DeadlineError, InputError
+from modelserve.errors import DeadlineError, InputError, ModelServeError
 from modelserve.session import Session
 from modelserve.testing import models
 
@@ -27,9 +27,14 @@ pytestmark = [
 ]
 
 
+def opened_with(**options: object) -> Backend:
+    told = {"project": PROJECT, "region": REGION, "endpoint": ENDPOINT, "workers": 1}
+    return open_backend("vertex", {**told, **options})
+
+
 @pytest.fixture
 def backend() -> Iterator[Backend]:
-    opened = open_backend("vertex", {"project": PROJECT, "region": REGION, "endpoint": ENDPOINT, "workers": 1})
+    opened = opened_with()
     yield opened
     opened.delete(NAME)
     assert NAME not in [status.name for status in opened.list()]
@@ -63,6 +68,29 @@ def test_the_largest_request_passes(backend: Backend) -> None:
         assert deployment.predict(rows).shape == (len(rows), 3)
     except InputError as error:
         pytest.fail(f"Vertex AI takes less than {limit} bytes: {error}")
+
+
+#: Four bytes of each row become four hundred.
+WIDE = {"features": 1, "outputs": 100}
+
+
+@pytest.mark.skipif(ENDPOINT not in {"dedicated", "psc"}, reason="Answers of this kind do not stream.")
+def test_streamed_answers_are_the_whole_ones(backend: Backend) -> None:
+    whole = Deployment(backend.deploy(models.linear(**WIDE), DeploymentSpec(NAME), on_progress=print), backend)
+    streamed = Deployment(opened_with(streamed_answers=True).attach(NAME), backend)
+    rows = np.random.default_rng(0).normal(size=(5_000, 1)).astype(np.float32)
+    assert streamed.predict(rows).tobytes() == whole.predict(rows).tobytes()
+
+
+@pytest.mark.skipif(ENDPOINT not in {"dedicated", "psc"}, reason="Answers of this kind do not stream.")
+def test_a_streamed_answer_may_have_more_than_10_mb(backend: Backend) -> None:
+    backend.deploy(models.linear(**WIDE), DeploymentSpec(NAME), on_progress=print).close()
+    streamed = Deployment(opened_with(streamed_answers=True).attach(NAME), backend)
+    rows = np.zeros((30_000, 1), np.float32)
+    try:
+        assert streamed.predict(rows).shape == (30_000, 100)
+    except ModelServeError as error:
+        pytest.fail(f"A streamed answer of 12 MB does not pass: {error!r}")
 
 
 def test_a_data_set_is_answered_by_a_batch_job(backend: Backend, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from modelserve.backend import (
 )
 from modelserve.backend.rehearsal import needing_its_packages
 from modelserve.errors import ConfigError, MissingExtraError
+from modelserve_vertex.limits import require_streams
 from modelserve_vertex.options import EndpointKind, VertexOptions
 
 if TYPE_CHECKING:
@@ -121,5 +122,7 @@ def _check_together(options: VertexOptions) -> None:
         raise ConfigError("endpoint = 'private' and network belong together: give both, or neither.")
     if options.psc_projects and options.endpoint is not EndpointKind.PRIVATE_SERVICE_CONNECT:
         raise ConfigError("psc_projects is for endpoint = 'psc'.")
+    if options.streamed_answers:
+        require_streams(options.endpoint)
     if options.canary_percent and options.endpoint is EndpointKind.PRIVATE:
         raise ConfigError("A private endpoint holds one model and divides no traffic. Use endpoint = 'psc' instead.")

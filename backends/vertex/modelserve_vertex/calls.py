@@ -1,4 +1,4 @@
-"""One endpoint's answers: rawPredict with the binary wire, over the pooled connections of one thread.
+"""One endpoint's answers: rawPredict, or streamRawPredict, with the binary wire, over one thread's pooled connections.
 
 Body and Content-Type are carried untouched, other headers may not be; so the length of the message's header stands in
 the type. Nothing is ever sent twice.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 from google.auth.transport.requests import Request as AuthRequest
 
 from modelserve.backend import Reply, ReplyFuture, Request
@@ -17,6 +18,7 @@ from modelserve.backend.transport import Transport, pooled_client
 from modelserve_vertex.errors import asking
 from modelserve_vertex.options import VertexOptions
 from modelserve_vertex.refusal import refusal
+from modelserve_vertex.streamed import joined
 from modelserve_vertex.way import Way
 
 
@@ -25,6 +27,8 @@ class Calls:
 
     def __init__(self, way: Way, credentials: Any, options: VertexOptions) -> None:
         self._path = way.path
+        self._doing = f"POST {way.path}"
+        self._streams = options.streamed_answers
         self._credentials = credentials if way.has_token else None
         settings = {"headers": {"host": way.host} if way.host else {}, "verify": options.verify_certificate}
         self._transport = Transport(
@@ -42,10 +46,21 @@ class Calls:
 
     async def _ask(self, media_type: str, content: bytes, timeout_s: float) -> Reply:
         headers = {"content-type": media_type, **await self._authorization()}
-        answer = await self._transport.ask("POST", self._path, content=content, headers=headers, timeout_s=timeout_s)
-        if not answer.is_success:
-            raise refusal(answer, f"POST {self._path}")
+        sent: dict[str, Any] = {"content": content, "headers": headers, "timeout_s": timeout_s}
+        if self._streams:
+            return await self._transport.stream("POST", self._path, self._joined, **sent)
+        answer = self._successful(await self._transport.ask("POST", self._path, **sent))
         return sized_reply(answer.headers.get("content-type", ""), answer.content)
+
+    async def _joined(self, answer: httpx.Response) -> Reply:
+        if not answer.is_success:
+            await answer.aread()
+        return await joined(self._successful(answer), self._doing)
+
+    def _successful(self, answer: httpx.Response) -> httpx.Response:
+        if not answer.is_success:
+            raise refusal(answer, self._doing)
+        return answer
 
     async def _authorization(self) -> dict[str, str]:
         """The token, renewed in another thread when it is about to end."""

@@ -247,7 +247,7 @@ class VertexEndpoint(Endpoint):
 
     def _connected(self) -> Calls:
         google, options = self._target.google, self._target.options
-        way = way_to(self._found(), google.api_address, options.predict_address)
+        way = way_to(self._found(), google.api_address, options.predict_address, streams=options.streamed_answers)
         return Calls(way, google.credentials, options)
 
     def _check_open(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from modelserve.errors import ConfigError
 from modelserve_vertex.options import EndpointKind
 
 _MB = 1_000_000
@@ -41,6 +42,9 @@ KIND_LIMITS: Mapping[EndpointKind, KindLimits] = {
     EndpointKind.PRIVATE: KindLimits(10 * _MB, 60.0, True, models=1),
 }
 
+#: Most of a streamed answer that is taken into memory: ours, since Google states none for it.
+STREAMED_BYTES = 1 << 30
+
 #: Scale metrics of Vertex AI.
 CPU_UTILIZATION = "aiplatform.googleapis.com/prediction/online/cpu/utilization"
 DUTY_CYCLE = "aiplatform.googleapis.com/prediction/online/accelerator/duty_cycle"
@@ -65,3 +69,17 @@ LONGEST_TIMEOUT_S = 3600
 DISPLAY_NAME_LETTERS = 128
 LABELS = 64
 LABEL_LETTERS = 63
+
+
+def require_streams(kind: EndpointKind) -> None:
+    """Refuse answers in pieces where the kind of endpoint gives none.
+
+    Raises:
+        ConfigError: it gives none.
+    """
+    if not KIND_LIMITS[kind].streams:
+        able = " or ".join(repr(one.value) for one, limits in KIND_LIMITS.items() if limits.streams)
+        raise ConfigError(
+            f"streamed_answers asks for answers in pieces, and an endpoint of kind {kind.value!r} gives none. "
+            f"Use endpoint = {able}, or leave streamed_answers out."
+        )

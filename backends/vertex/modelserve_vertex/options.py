@@ -61,6 +61,11 @@ class VertexOptions(Options):
     inference_timeout_s: Annotated[float, Field(gt=0, le=_MOST_ANSWER_S)] = Field(
         600.0, description="Longest time for an answer of 'dedicated' and 'psc', at most 3600. Default: 600."
     )
+    streamed_answers: bool = Field(
+        False,
+        description="Whether 'dedicated' and 'psc' are asked by streamRawPredict, whose answers come in pieces. "
+        "Default: they are not.",
+    )
 
     machine_type: str = Field("n1-standard-2", description="Machine of each replica. Default: 'n1-standard-2'.")
     accelerator_type: str = Field("", description="Accelerator of each replica, such as 'NVIDIA_L4'. Default: none.")

@@ -6,6 +6,7 @@
     private     http://<told by the deployed model>
 
 psc is the forwarding rule of the caller's network; private lies in the peered network, and is asked without a token.
+Of dedicated and psc the same path with :streamRawPredict gives the answer in pieces.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from modelserve.errors import ConfigError, NotReadyError
 from modelserve_vertex import names, state
+from modelserve_vertex.limits import require_streams
 from modelserve_vertex.options import EndpointKind
 
 
@@ -35,14 +37,21 @@ class Way:
     has_token: bool = True
 
 
-def way_to(endpoint: Any, api_address: str, predict_address: str) -> Way:
+def way_to(endpoint: Any, api_address: str, predict_address: str, *, streams: bool = False) -> Way:
     """The way to an endpoint as the service describes it.
 
+    Args:
+        streams: Whether answers are to come in pieces.
+
     Raises:
-        ConfigError: only the caller's own network knows the address, and predict_address does not say it.
+        ConfigError: only the caller's own network knows the address, and predict_address does not say it; or answers
+            are to come in pieces, and those of this kind do not.
         NotReadyError: nothing is deployed, and it is the deployed model that tells the address.
     """
-    kind, path = state.kind(endpoint), f"/v1/{endpoint.name}:rawPredict"
+    kind = state.kind(endpoint)
+    if streams:
+        require_streams(kind)
+    path = f"/v1/{endpoint.name}:{'streamRawPredict' if streams else 'rawPredict'}"
     if kind is EndpointKind.PRIVATE:
         return _private(endpoint)
     own = endpoint.dedicated_endpoint_dns.removeprefix("https://").rstrip("/")

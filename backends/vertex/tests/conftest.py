@@ -9,11 +9,14 @@ import pytest
 from modelserve_vertex import VertexBackend
 from modelserve_vertex.rehearsal import VertexRehearsal
 
-OPTIONS = {"project": "demo", "region": "europe-west4", "workers": 1}
+
+@pytest.fixture
+def options() -> dict[str, object]:
+    return {"project": "demo", "region": "europe-west4", "workers": 1}
 
 
 @pytest.fixture
-def rehearsal() -> Iterator[VertexRehearsal]:
-    with VertexBackend(OPTIONS).rehearsal() as found:
+def rehearsal(options: dict[str, object]) -> Iterator[VertexRehearsal]:
+    with VertexBackend(options).rehearsal() as found:
         assert isinstance(found, VertexRehearsal)
         yield found

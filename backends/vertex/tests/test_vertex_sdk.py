@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -18,7 +19,7 @@ from google.cloud import aiplatform_v1 as v1
 from modelserve.backend import DeploymentSpec, JobState, WorkPart
 from modelserve.backend.oip import sized_reply, sized_request
 from modelserve.session import Session
-from modelserve.standin.faults import Switches
+from modelserve.standin.faults import BrokenOff, Switches
 from modelserve.testing import models
 from modelserve.wire import decode, encode_request, reply_layout
 from modelserve_vertex import VertexBackend
@@ -152,12 +153,6 @@ def test_the_clients_over_grpc_predict_scale_and_delete_what_the_backend_deploye
         with pytest.raises(google_errors.FailedPrecondition, match="under its own name"):
             asking.raw_predict(request={"endpoint": name, "http_body": httpbody_pb2.HttpBody(data=body)})
 
-        (piece,) = asking.stream_raw_predict(
-            request={"endpoint": name, "http_body": httpbody_pb2.HttpBody(content_type=media_type, data=body)},
-            metadata=metadata,
-        )
-        assert piece.data == answer.data
-
         two = v1.DeployedModel(id=deployed.id, dedicated_resources={"min_replica_count": 2, "max_replica_count": 2})
         paths = ["dedicated_resources.min_replica_count", "dedicated_resources.max_replica_count"]
         changed = endpoints.mutate_deployed_model(endpoint=name, deployed_model=two, update_mask={"paths": paths})
@@ -172,3 +167,39 @@ def test_the_clients_over_grpc_predict_scale_and_delete_what_the_backend_deploye
     assert left.message.startswith("Left behind: bundles")
     rehearsal.backend.delete("churn")
     assert rehearsal.leftovers() == []
+
+
+@pytest.mark.long
+def test_the_client_over_grpc_takes_a_streamed_answer_piece_by_piece(rehearsal: VertexRehearsal) -> None:
+    rehearsal.backend.deploy(models.linear(), DeploymentSpec("churn")).close()
+    name = f"{PARENT}/endpoints/churn"
+    with GrpcServer(rehearsal.cloud) as server, grpc.insecure_channel(server.address) as channel:
+        kind = v1.PredictionServiceClient
+        client = kind(transport=kind.get_transport_class("grpc")(channel=channel))
+
+        def asked(method: Callable[..., Any], media_type: str, body: bytes) -> Any:
+            http_body = httpbody_pb2.HttpBody(content_type=media_type, data=body)
+            request = {"endpoint": name, "http_body": http_body}
+            return method(request=request, metadata=[("x-vertex-ai-endpoint-id", "churn")])
+
+        for rows in (2, 20_000):
+            question = sized_request(encode_request({"x": np.resize(ROWS, (rows, 4))}), "y")
+            whole = asked(client.raw_predict, *question)
+            pieces = list(asked(client.stream_raw_predict, *question))
+            assert len(pieces) > (1 if rows == 2 else len(whole.data) // (128 << 10))
+            assert max(len(piece.data) for piece in pieces) < len(whole.data)
+            assert {piece.content_type for piece in pieces} == {whole.content_type}
+            replies = [
+                sized_reply(whole.content_type, data) for data in (whole.data, b"".join(piece.data for piece in pieces))
+            ]
+            # Their headers differ in the request's id.
+            assert reply_layout(replies[0].header) == reply_layout(replies[1].header)
+            assert replies[0].body == replies[1].body
+
+        rehearsal.cloud.faults.plan("StreamRawPredict", BrokenOff())
+        coming = asked(client.stream_raw_predict, *question)
+        assert next(coming).data
+        with pytest.raises(google_errors.ServiceUnavailable, match="broke off"):
+            next(coming)
+        with pytest.raises(google_errors.InvalidArgument, match="header"):
+            list(asked(client.stream_raw_predict, question[0], b"no request"))

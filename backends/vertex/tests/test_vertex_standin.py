@@ -14,10 +14,12 @@ from google.cloud import storage
 
 from modelserve.backend import DeploymentSpec
 from modelserve.runtime.fetch import fetch
+from modelserve.standin.loopback import Answered
 from modelserve.testing import models
 from modelserve_vertex import VertexBackend
 from modelserve_vertex.rehearsal import VertexRehearsal
 from modelserve_vertex.rehearsal.methods import match, methods
+from modelserve_vertex.rehearsal.pieces import begun
 
 PARENT = "projects/demo/locations/europe-west4"
 BUCKET = "demo-modelserve-europe-west4"
@@ -163,8 +165,19 @@ def test_answers_stream_from_dedicated_endpoints_only(
             headers={"host": made.dedicated_endpoint_dns} if made.dedicated_endpoint_dns else {},
         )
     assert answers["dedicated"].json().keys() == {"predictions"}
+    assert answers["dedicated"].headers["transfer-encoding"] == "chunked"
     assert answers["shared"].status_code == 400
     assert "dedicated endpoints only" in answers["shared"].json()["error"]["message"]
+
+
+def test_a_streamed_answer_above_the_limit_is_refused_or_ends_there() -> None:
+    with pytest.raises(google_errors.InvalidArgument, match="exceeds the limit: 10 bytes"):
+        begun(Answered(200, headers={"content-length": "11"}, pieces=(piece for piece in [b"x" * 11])), 10)
+    answered = begun(Answered(200, pieces=(piece for piece in [b"x" * 5, b"x" * 5, b"x"])), 10)
+    assert answered.pieces is not None
+    assert [next(answered.pieces) for _ in range(3)] == [b"xx", b"xxx", b"xxxxx"]
+    with pytest.raises(google_errors.InvalidArgument, match="exceeds the limit: 10 bytes"):
+        next(answered.pieces)
 
 
 def test_the_shared_hosts_quota_of_requests_is_kept(

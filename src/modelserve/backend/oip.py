@@ -73,11 +73,16 @@ def sized_reply(media_type: str, content: bytes) -> Reply:
     Raises:
         WireError: its header is longer than the whole.
     """
+    return reply(content, sized_header(media_type))
+
+
+def sized_header(media_type: str) -> str | None:
+    """The header's length as the media type tells it; None where nothing of the body is binary."""
     for parameter in media_type.split(";")[1:]:
         name, _, value = parameter.strip().partition("=")
         if name.lower() == "json-header-size":
-            return reply(content, value.strip())
-    return reply(content, None)
+            return value.strip()
+    return None
 
 
 def reply(content: bytes, header_length: str | None) -> Reply:

@@ -9,8 +9,9 @@ Nothing is ever sent twice: whether a question may be asked again, only its call
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Future
 from typing import Any, Generic, TypeVar
 
@@ -106,16 +107,29 @@ class Transport:
             DeadlineError: it did not come in time; the server may still be at it.
             BackendError: there is no connection.
         """
-        seconds = self._timeout_s if timeout_s is None else timeout_s
-        doing = f"{method} {self._server}{path}"
-        assert self._client is not None
-        with raising_ours(HTTPX_ERRORS, doing):
-            try:
-                # The deadline is kept around the whole request, not between two bytes of it.
-                async with asyncio.timeout(seconds):
-                    return await self._client.request(method, path, json=json, content=content, headers=headers)
-            except TimeoutError:
-                raise DeadlineError(f"{doing}: no answer within {seconds:g} s. Give a longer timeout_s.") from None
+        async with self._asking(f"{method} {self._server}{path}", timeout_s) as client:
+            return await client.request(method, path, json=json, content=content, headers=headers)
+
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        take: Callable[[httpx.Response], Awaitable[T]],
+        *,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> T:
+        """In the loop: what `take` makes of the server's answer while its body still comes.
+
+        Raises:
+            DeadlineError, BackendError: as `ask`, also while `take` is at it.
+        """
+        async with (
+            self._asking(f"{method} {self._server}{path}", timeout_s) as client,
+            client.stream(method, path, content=content, headers=headers) as answer,
+        ):
+            return await take(answer)
 
     def close(self) -> None:
         """Break off what is under way, close the connections, end the thread. Quiet when called twice."""
@@ -127,6 +141,18 @@ class Transport:
         loop.call_soon_threadsafe(loop.stop)
         if thread is not threading.current_thread():
             thread.join()
+
+    @contextlib.asynccontextmanager
+    async def _asking(self, doing: str, timeout_s: float | None) -> AsyncIterator[httpx.AsyncClient]:
+        seconds = self._timeout_s if timeout_s is None else timeout_s
+        assert self._client is not None
+        with raising_ours(HTTPX_ERRORS, doing):
+            try:
+                # The deadline is kept around the whole request, not between two bytes of it.
+                async with asyncio.timeout(seconds):
+                    yield self._client
+            except TimeoutError:
+                raise DeadlineError(f"{doing}: no answer within {seconds:g} s. Give a longer timeout_s.") from None
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:

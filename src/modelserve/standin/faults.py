@@ -36,6 +36,11 @@ class LostAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokenOff:
+    """The call is done, and its answer, which comes in pieces, ends after the first of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Delayed:
     """The call is done, later."""
 
@@ -52,7 +57,7 @@ class Interrupted:
     """The call is done, and this process is told to stop, as by Ctrl-C."""
 
 
-Fault: TypeAlias = Failing | Throttled | LostAnswer | Delayed | NotYetSeen | Interrupted
+Fault: TypeAlias = Failing | Throttled | LostAnswer | BrokenOff | Delayed | NotYetSeen | Interrupted
 
 
 def interrupt() -> None:

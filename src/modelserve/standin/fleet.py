@@ -16,7 +16,7 @@ import httpx
 
 from modelserve.standin.containers import Container, ContainerSpec
 from modelserve.standin.faults import Switches
-from modelserve.standin.loopback import Answered
+from modelserve.standin.loopback import Answered, Pieces
 
 _LOOK_EVERY_S = 0.1
 _CONNECTIONS = 256
@@ -118,20 +118,18 @@ class Fleet:
             httpx.TimeoutException: it took longer.
             httpx.TransportError: the container ended while it was at it, or none is ready.
         """
-        tried: set[str] = set()
-        while True:
-            container = self._chosen(tried)
-            try:
-                answer = self._client.request(
-                    method, f"{container.url}{path}", headers=dict(headers), content=body, timeout=timeout_s
-                )
-                return Answered(answer.status_code, answer.content, dict(answer.headers))
-            except httpx.ConnectError:
-                # Nothing was sent: the door asks another one.
-                tried.add(container.name)
-            finally:
-                with self._lock:
-                    container.inflight -= 1
+        return self.stream(method, path, headers, body, timeout_s).whole()
+
+    def stream(self, method: str, path: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> Answered:
+        """One container's answer, as soon as it begins to come; its pieces are to be taken, or closed.
+
+        Raises:
+            httpx.TimeoutException, httpx.TransportError: as `forward`, also while pieces are taken.
+        """
+        container, answer = self._asked(method, path, dict(headers), body, timeout_s)
+        pieces = self._pieces(container, answer)
+        next(pieces)  # from here on it lets go of the container, however it ends
+        return Answered(answer.status_code, headers=dict(answer.headers), pieces=pieces)
 
     def kill_one(self) -> str:
         """End one container at once; returns its name."""
@@ -148,6 +146,36 @@ class Fleet:
         if self._watcher is not threading.current_thread():
             self._watcher.join()
         self._client.close()
+
+    def _asked(
+        self, method: str, path: str, headers: dict[str, str], body: bytes, timeout_s: float
+    ) -> tuple[Container, httpx.Response]:
+        tried: set[str] = set()
+        while True:
+            container = self._chosen(tried)
+            request = self._client.build_request(
+                method, f"{container.url}{path}", headers=headers, content=body, timeout=timeout_s
+            )
+            try:
+                return container, self._client.send(request, stream=True)
+            except BaseException as error:
+                self._let_go(container)
+                if not isinstance(error, httpx.ConnectError):
+                    raise
+                # Nothing was sent: the door asks another one.
+                tried.add(container.name)
+
+    def _pieces(self, container: Container, answer: httpx.Response) -> Pieces:
+        try:
+            yield b""
+            yield from answer.iter_bytes()
+        finally:
+            answer.close()
+            self._let_go(container)
+
+    def _let_go(self, container: Container) -> None:
+        with self._lock:
+            container.inflight -= 1
 
     def _chosen(self, tried: set[str]) -> Container:
         with self._lock:

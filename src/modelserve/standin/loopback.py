@@ -13,9 +13,9 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 from urllib.parse import parse_qs, unquote
@@ -25,6 +25,7 @@ import uvicorn
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
+Pieces: TypeAlias = Generator[bytes, None, None]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _THREADS = 64
@@ -45,15 +46,20 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One answer."""
+    """One answer. `pieces` instead of `body` are sent as they come, in chunks unless a header tells their length."""
 
     status: int
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+    pieces: Pieces | None = None
+
+    def whole(self) -> Answered:
+        """The same, all pieces in one body."""
+        return self if self.pieces is None else replace(self, body=b"".join(self.pieces), pieces=None)
 
 
 class Broken(Exception):  # noqa: N818  # no error here: it is what the caller is to see
-    """Raised by a handler whose answer is not to arrive: the connection is cut."""
+    """Raised by a handler whose answer is not to arrive, or by its pieces: the connection is cut."""
 
 
 class LoopbackServer:
@@ -139,16 +145,25 @@ def answering(handle: Callable[[Exchange], Answered]) -> App:
         exchange = _exchange(scope, await _body(receive))
         try:
             answered = await asyncio.get_running_loop().run_in_executor(threads, handle, exchange)
+            # The answer to HEAD has the length of what GET would send, and no body.
+            length = {"content-length": str(len(answered.body))} if answered.pieces is None else {}
+            headers = (length | answered.headers).items()
+            raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+            await send({"type": "http.response.start", "status": answered.status, "headers": raw})
+            if answered.pieces is not None:
+                await _send_all(answered.pieces, send, threads)
+            await send({"type": "http.response.body", "body": answered.body})
         except Broken:
             _cut(send)
-            return
-        # The answer to HEAD has the length of what GET would send, and no body.
-        headers = {"content-length": str(len(answered.body)), **answered.headers}
-        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": answered.status, "headers": raw})
-        await send({"type": "http.response.body", "body": answered.body})
 
     return app
+
+
+async def _send_all(pieces: Pieces, send: Send, threads: ThreadPoolExecutor) -> None:
+    """All but the end of the body."""
+    loop = asyncio.get_running_loop()
+    while (piece := await loop.run_in_executor(threads, next, pieces, None)) is not None:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
 def _cut(send: Any) -> None:

@@ -11,7 +11,7 @@ import json
 import random
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -28,6 +28,7 @@ from modelserve_vertex.rehearsal.endpoints import Endpoints
 from modelserve_vertex.rehearsal.fleets import Fleets
 from modelserve_vertex.rehearsal.models import Models
 from modelserve_vertex.rehearsal.monitoring import Monitoring
+from modelserve_vertex.rehearsal.pieces import begun, require_within
 
 #: Used where an endpoint has none of its own; a third party's note, to be seen live.
 _DEFAULT_TIMEOUT_S = 600.0
@@ -71,11 +72,11 @@ class Door:
         chosen = self._chosen(endpoint, len(body), host)
         if streams and not chosen.limits.streams:
             raise google_errors.FailedPrecondition("StreamRawPredict is for dedicated endpoints only.")
-        answered = self._forwarded(chosen, body, content_type)
+        answered = self._forwarded(chosen, body, content_type, streams=streams)
         headers = {name: value for name, value in answered.headers.items() if name.lower() in _PASSED_ON}
         headers["x-vertex-ai-endpoint-id"] = names.short(endpoint)
         headers["x-vertex-ai-deployed-model-id"] = chosen.deployed.id
-        return Answered(answered.status, answered.body, headers)
+        return replace(answered, headers=headers)
 
     def predict(self, request: v1.PredictRequest, host: str) -> v1.PredictResponse:
         """Instances and predictions, as JSON between the door and the container."""
@@ -117,7 +118,7 @@ class Door:
         deployed = next(one for one in endpoint.deployed_models if one.id == picked)
         return Chosen(endpoint, deployed, self._models.require(deployed.model), limits)
 
-    def _forwarded(self, chosen: Chosen, body: bytes, content_type: str) -> Answered:
+    def _forwarded(self, chosen: Chosen, body: bytes, content_type: str, *, streams: bool = False) -> Answered:
         path, _ = routes(chosen.endpoint.name, chosen.deployed.id, chosen.model.container_spec)
         timeout_s = _timeout_s(chosen)
         fleet = self._fleets.find(chosen.endpoint.name, chosen.deployed.id)
@@ -125,8 +126,10 @@ class Door:
             raise google_errors.ServiceUnavailable(f"DeployedModel {chosen.deployed.id} has just been undeployed.")
         status = 503
         try:
-            answered = fleet.forward("POST", path, {"content-type": content_type}, body, timeout_s)
+            answered = fleet.stream("POST", path, {"content-type": content_type}, body, timeout_s)
             status = answered.status
+            if status != 200 or not streams:
+                answered = answered.whole()
         except httpx.TimeoutException as error:
             status = 504
             raise google_errors.DeadlineExceeded(f"The model did not answer within {timeout_s:g} s.") from error
@@ -134,10 +137,9 @@ class Door:
             raise google_errors.ServiceUnavailable(f"The model server broke off: {error}") from error
         finally:
             self._monitoring.note(names.short(chosen.endpoint.name), chosen.deployed.id, status)
-        if len(answered.body) > chosen.limits.payload_bytes:
-            raise google_errors.InvalidArgument(
-                f"Response payload size exceeds the limit: {chosen.limits.payload_bytes} bytes."
-            )
+        if answered.pieces is not None:
+            return begun(answered, chosen.limits.payload_bytes)
+        require_within(len(answered.body), chosen.limits.payload_bytes)
         return answered
 
     def _count(self, most: int) -> None:

@@ -14,11 +14,12 @@ import grpc
 from google.api import httpbody_pb2
 from google.api_core import exceptions as google_errors
 
-from modelserve.standin.faults import LostAnswer
+from modelserve.standin.faults import BrokenOff, LostAnswer
 from modelserve.standin.loopback import Answered
 from modelserve_vertex.rehearsal.cloud import VertexCloud
 from modelserve_vertex.rehearsal.methods import STREAM, Method, methods
 from modelserve_vertex.rehearsal.operations import plain
+from modelserve_vertex.rehearsal.pieces import broken_off
 
 _THREADS = 16
 #: In the metadata of a call to a dedicated endpoint, whose host gRPC clients do not name.
@@ -76,7 +77,7 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # its class is un
             if isinstance(fault, LostAnswer):
                 context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
             self._cloud.meet_after(fault)
-            return found
+            return broken_off(found) if isinstance(fault, BrokenOff) else found
 
         return answer
 
@@ -84,7 +85,7 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # its class is un
         if name in {"RawPredict", STREAM}:
             host, body = self._host(request.endpoint, metadata), request.http_body
             door = self._cloud.door
-            return _as_body(door.raw(request.endpoint, body.data, body.content_type, host, streams=name == STREAM))
+            return _as_bodies(door.raw(request.endpoint, body.data, body.content_type, host, streams=name == STREAM))
         if name == "Predict":
             return self._cloud.door.predict(request, self._host(request.endpoint, metadata))
         return self._cloud.call(name, request)
@@ -110,14 +111,20 @@ def _written(message: Any) -> bytes:
 
 def _as_stream(answer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Iterator[Any]]:
     def answers(request: Any, context: Any) -> Iterator[Any]:
-        yield answer(request, context)
+        try:
+            yield from answer(request, context)
+        except google_errors.GoogleAPICallError as error:
+            context.abort(error.grpc_status_code or grpc.StatusCode.UNKNOWN, error.message)
 
     return answers
 
 
-def _as_body(answered: Answered) -> Any:
-    """The container's answer as a message; over gRPC its status is that of the call."""
+def _as_bodies(answered: Answered) -> Any:
+    """The container's answer as one message, or as one for each piece; over gRPC its status is that of the call."""
     if answered.status >= 400:
         code = _BY_HTTP_STATUS.get(answered.status, grpc.StatusCode.INTERNAL)
         raise google_errors.from_grpc_status(code, answered.body.decode(errors="replace"))
-    return httpbody_pb2.HttpBody(content_type=answered.headers.get("content-type", ""), data=answered.body)
+    kind = answered.headers.get("content-type", "")
+    if answered.pieces is None:
+        return httpbody_pb2.HttpBody(content_type=kind, data=answered.body)
+    return (httpbody_pb2.HttpBody(content_type=kind, data=piece) for piece in answered.pieces)

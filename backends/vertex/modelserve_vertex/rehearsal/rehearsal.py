@@ -27,6 +27,7 @@ class VertexRehearsal(Rehearsal):
         "Permissions: of the caller, of the service agent that pulls the image, of the container's service account.",
         "That the image is taken in by its digest, and that the container may read its copy of the bundle.",
         "Which statuses and headers of the container rawPredict passes on.",
+        "Whether answers of streamRawPredict come as the container sends them, and may have more than 10 MB.",
         "How batch prediction cuts rows into requests, names its results, and writes numbers in them.",
         "How late Cloud Monitoring counts the answers by which a canary is judged.",
         "How long real stages take, and the cost.",

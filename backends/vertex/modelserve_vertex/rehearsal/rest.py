@@ -8,16 +8,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from google.api_core import exceptions as google_errors
 from google.protobuf import json_format
 
-from modelserve.standin.faults import LostAnswer
+from modelserve.standin.faults import BrokenOff, LostAnswer
 from modelserve.standin.loopback import Answered, Broken, Exchange
 from modelserve_vertex.rehearsal.cloud import VertexCloud
 from modelserve_vertex.rehearsal.methods import STREAM, HttpRule, Method, match
 from modelserve_vertex.rehearsal.operations import plain
+from modelserve_vertex.rehearsal.pieces import broken_off, cutting
 
 _JSON = {"content-type": "application/json; charset=UTF-8"}
 #: What a peered network asks.
@@ -45,7 +47,10 @@ class RestFront:
         if isinstance(fault, LostAnswer):
             raise Broken
         self._cloud.meet_after(fault)
-        return answered
+        if answered.pieces is None:
+            return answered
+        pieces = broken_off(answered.pieces) if isinstance(fault, BrokenOff) else answered.pieces
+        return replace(answered, pieces=cutting(pieces))
 
     def _found(self, exchange: Exchange) -> tuple[str, Callable[[], Answered]]:
         """The operation that is meant, and how it is answered."""
