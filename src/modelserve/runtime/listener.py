@@ -86,7 +86,7 @@ class Listener:
     def attend_to(self, pending: Pending, loop: asyncio.AbstractEventLoop) -> None:
         """Have `loop` hand out this answer; for a lone task of a quick model it looks again and again for a moment."""
         self.attend(loop)
-        if 0 < self._spin_ns(pending) <= _LONGEST_LOOK_NS:
+        if self._spin_ns(pending):
             self._alarm.put_out()
             # Behind whatever is ready by now: it may bring company, which is better answered together.
             loop.call_soon(self._look, pending, loop)
@@ -108,7 +108,7 @@ class Listener:
 
     def _look(self, pending: Pending, loop: asyncio.AbstractEventLoop) -> None:
         if not pending.answered:
-            self._spin(pending, self._spin_ns(pending), loop)
+            self._spin(pending, min(self._spin_ns(pending), _LONGEST_LOOK_NS), loop)
         # In a moment: a worker that has just shown its answer may still look whether it is to ring.
         loop.call_soon(self._set_alarm)
 
