@@ -82,34 +82,39 @@ def _ratios(record: Record) -> Iterator[list[str]]:
             ours = found(model, OURS, _rate(f"{kind} 64"))
             packaged, tuned = best(model, _rate(f"{kind} 64"), max), found(model, TUNED, _rate(f"{kind} 64"))
             name = f"{model}, {kind}, 64 connections: requests/s"
-            yield [f"{name} / the best packaged peer's", "≥ 5", f"{ours / packaged:.2f}"]
-            yield [f"{name} / those of FastAPI tuned by hand", "> 1", f"{ours / tuned:.2f}"]
+            yield [f"{name} / the best packaged peer's", "≥ 5", _shown(ours / packaged)]
+            yield [f"{name} / those of FastAPI tuned by hand", "> 1", _shown(ours / tuned)]
             latency = _of(f"{kind} 1", "p50_us")
             alone = found(model, OURS, latency) / found(model, TUNED, latency)
-            yield [f"{model}, {kind}, 1 connection: p50 / FastAPI's", "< 1", f"{alone:.2f}"]
+            yield [f"{model}, {kind}, 1 connection: p50 / FastAPI's", "< 1", _shown(alone)]
     raw = found("transformer", RAW, _rate("JSON 64"))
     most = max(found("transformer", OURS, _rate(f"JSON {connections}")) for connections in (16, 64))
-    yield ["transformer: requests/s / onnxruntime alone", "≥ 0.95", f"{most / raw:.2f}"]
+    yield ["transformer: requests/s / onnxruntime alone", "≥ 0.95", _shown(most / raw)]
     rate, latency = _rate("binary 64"), _of("binary 1", "p50_us")
     yield [
         "image, 64 connections: requests/s / the best packaged peer's",
         "≥ 1.4",
-        f"{found('image', OURS, rate) / best('image', rate, max):.2f}",
+        _shown(found("image", OURS, rate) / best("image", rate, max)),
     ]
     yield [
         "image, 1 connection: p50 / the best packaged peer's",
         "≤ 0.5",
-        f"{found('image', OURS, latency) / best('image', latency, min):.2f}",
+        _shown(found("image", OURS, latency) / best("image", latency, min)),
     ]
     for label, part in (("memory of all processes", "memory_mib"), ("start", "start_s")):
         least = best("tiny", lambda one, part=part: one.get(part), min)
         yield [
             f"tiny: {label} / the best packaged peer's",
             "< 1",
-            f"{found('tiny', OURS, lambda one, part=part: one.get(part)) / least:.2f}",
+            _shown(found("tiny", OURS, lambda one, part=part: one.get(part)) / least),
         ]
     killed = [one["kill"] for one in record if "kill" in one and one["server"] == OURS]
-    yield ["requests that failed when a worker was killed", "0", str(sum(one["failed"] for one in killed))]
+    failed = str(sum(one["failed"] for one in killed)) if killed else _shown(math.nan)
+    yield ["requests that failed when a worker was killed", "0", failed]
+
+
+def _shown(ratio: float) -> str:
+    return "not measured" if math.isnan(ratio) else f"{ratio:.2f}"
 
 
 def chart(record: Record, path: Path) -> None:
