@@ -130,6 +130,7 @@ def chart(record: Record, path: Path) -> None:
         rates = {server: _median(own, server, _rate(cell)) for server in _servers(own)}
         limit = rates.pop(RAW, None)
         names = [server for server, rate in reversed(rates.items()) if rate]
+        axis.set_visible(bool(names))
         bars = axis.barh(names, [rates[name] for name in names], color=[_colour(name) for name in names])
         axis.bar_label(bars, labels=[f" {rates[name]:,.0f}" for name in names], fontsize=8)
         beside = f" (onnxruntime alone: {limit:,.0f})" if limit else ""
