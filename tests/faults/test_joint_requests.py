@@ -22,6 +22,7 @@ from modelserve.errors import (
     ModelServeError,
     OverloadedError,
     PoisonedRequestError,
+    WireError,
 )
 from modelserve.runtime import PoolSettings, WorkerPool
 from modelserve.runtime.joint import Share
@@ -321,6 +322,40 @@ def test_no_more_are_taken_than_may_be_under_way() -> None:
         refused = [answer for answer in answers if isinstance(answer, OverloadedError)]
         assert (len(refused), len(answers)) == (44, 64)
         assert sum(isinstance(answer, np.ndarray) for answer in asyncio.run(together(pool, ROWS[:20]))) == 20
+    finally:
+        pool.close()
+
+
+def test_a_body_that_is_not_what_its_header_says_fails_by_itself(pool: WorkerPool) -> None:
+    whole = wire.encode_request({"x": ROWS[:1]})
+    cut = wire.Message(whole.header, (whole.buffers[0][:-4],))
+
+    async def ask() -> None:
+        asked = [pool.submit(cut if place == 7 else whole, 1) for place in range(12)]
+        for place, one in enumerate(asked):
+            if place == 7:
+                with pytest.raises(WireError, match="16 bytes"):
+                    await one
+            else:
+                assert (await one).body.nbytes == 12
+
+    asyncio.run(ask())
+
+
+@leaves_nothing
+def test_where_there_is_no_memory_for_many_there_may_be_for_one() -> None:
+    pool = WorkerPool(models.linear(features=512), workers=1, settings=PoolSettings(max_bytes=100 << 10))
+    rows = np.ones((4, 512), np.float32)
+    try:
+
+        async def ask() -> None:
+            asked = [submit(pool, row) for row in rows[:3]]
+            assert all(isinstance(one, Pending) for one in asked)
+            with pytest.raises(OverloadedError):
+                submit(pool, rows[3])
+            assert len({decoded(await one).tobytes() for one in asked}) == 1
+
+        asyncio.run(ask())
     finally:
         pool.close()
 

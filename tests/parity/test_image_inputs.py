@@ -184,6 +184,7 @@ def test_the_same_images_give_the_same_digest() -> None:
     assert bundle_of(Net(), mean=MEAN).digest != bundle_of(Net(), mean=0.5).digest
 
 
+@pytest.mark.long
 def test_a_preprocessing_that_is_not_numpys_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictured, "prepared", lambda *given: prepared(*given)[:, ::-1])
     with pytest.raises(UnfaithfulError, match="differs from numpy's"):

@@ -251,6 +251,7 @@ _settings = functools.partial(
 )
 
 
+@pytest.mark.long
 @_settings(max_examples=15, derandomize=True)
 @given(tasks())
 def test_what_is_accepted_decides_as_its_source(task: Task) -> None:

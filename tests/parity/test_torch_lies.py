@@ -187,6 +187,7 @@ class TestPlainLayers:
         module[0].register_forward_hook(lambda module, given, answer: answer * 2)
         np.testing.assert_allclose(answers(bundle_of(module, x), x)["output"], expected(module, x)[0], **CLOSE)
 
+    @pytest.mark.long
     def test_a_network_of_plain_layers_needs_no_more_than_the_quick_exporter(self) -> None:
         program = (
             "import sys, torch, numpy as np\n"

@@ -56,6 +56,7 @@ class TestScriptsAndPrograms:
             np.testing.assert_allclose(array, want, **CLOSE)
         record_source("PyTorch", "Transformer, traced", bundle)
 
+    @pytest.mark.long
     def test_an_exported_program_and_its_file_are_sources_that_need_no_example(
         self, tmp_path: Path, record_source: Any
     ) -> None:

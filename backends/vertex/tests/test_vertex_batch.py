@@ -216,6 +216,7 @@ def test_work_without_a_row_needs_no_job(rehearsal: VertexRehearsal) -> None:
     assert rehearsal.leftovers() == before
 
 
+@pytest.mark.long
 def test_a_request_that_would_be_refused_is_refused_before_anything_is_sent(rehearsal: VertexRehearsal) -> None:
     deploy(rehearsal).close()
     backend = VertexBackend({**rehearsal.options, "batch_machine_type": "ml.m5.large"})

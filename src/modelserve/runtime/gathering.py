@@ -15,7 +15,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-from modelserve.errors import ModelServeError
+from modelserve.errors import ModelServeError, OverloadedError
 from modelserve.runtime.joining import joinable
 from modelserve.runtime.joint import Joint, Kind, Share
 from modelserve.runtime.pending import Pending
@@ -63,11 +63,7 @@ class Gathering:
         self._reply_bytes: dict[bytes, int] = {}
 
     def join(self, message: Message, timeout_s: float, digest: str | None, crew: Crew) -> Share | None:
-        """Have a request go with others; None where it is better sent by itself. Called by what runs in a loop.
-
-        Raises:
-            OverloadedError: there is no memory for it.
-        """
+        """Have a request of what runs in a loop go with others; None where it is to go by itself."""
         loop = asyncio._get_running_loop()  # noqa: SLF001  # the public one raises where there is none, which is slow
         if loop is None or len(message.buffers) != 1 or message.buffers[0].nbytes > _MOST_BYTES:
             return None
@@ -77,7 +73,10 @@ class Gathering:
                 joint = self._joint(Kind(loop, message.header, timeout_s, digest), crew)
                 if joint is None:
                     return None
-            share = joint.add(message.buffers[0])
+            body = message.buffers[0]
+            if body.nbytes != joint.bytes_each:
+                return None  # not what its header says, which a worker refuses
+            share = joint.add(body)
             is_full = joint.is_full
         if is_full:
             self.send(joint)
@@ -129,7 +128,10 @@ class Gathering:
         if layout is None or most < 2:
             return None
         placement, each = self.placement, self._bytes_each(kind, layout)
-        block = placement.arena.take(Joint.block_bytes(kind.header, most, each))
+        try:
+            block = placement.arena.take(Joint.block_bytes(kind.header, most, each))
+        except OverloadedError:
+            return None  # a single one may still find room
         self._open[kind] = joint = Joint(self, kind, layout, crew, block, most)
         placement.listener.attend(kind.loop)
         kind.loop.call_soon(self.send, joint)

@@ -112,7 +112,8 @@ class Joint(Pending):
         self.count = 0
         self.is_handed_out = False
         self._gathering = gathering
-        self._layout = layout
+        self.bytes_each = layout.body_bytes
+        self._rows_each = layout.rows
         self._most = most
         self._waiters: list[asyncio.Future[None] | None] = []
         self._replies: list[Reply] = []
@@ -128,12 +129,12 @@ class Joint(Pending):
 
     def add(self, body: memoryview) -> Share:
         """Write one more request behind the others."""
-        place, size = self.count, self._layout.body_bytes
+        place, size = self.count, self.bytes_each
         at = self._body_at + place * size
         self._arena.view[at : at + size] = body
         self._waiters.append(None)
         self.count = place + 1
-        self.rows += self._layout.rows
+        self.rows += self._rows_each
         self.crew.dispatcher.gathered += place > 0
         return Share(self, place)
 
@@ -144,7 +145,7 @@ class Joint(Pending):
     def seal(self) -> None:
         """No more are added: write the header that announces them all."""
         header = joint_header(self.kind.header, self.count)
-        body_at, body_bytes, (offset, kind) = self._body_at, self.count * self._layout.body_bytes, self._blocks[0]
+        body_at, body_bytes, (offset, kind) = self._body_at, self.count * self.bytes_each, self._blocks[0]
         start, reply_at = body_at - aligned(len(header)), aligned(body_at + body_bytes)
         self._arena.view[start : start + len(header)] = header
         room = offset + (1 << kind) - reply_at
@@ -174,12 +175,12 @@ class Joint(Pending):
 
     def alone(self, place: int) -> Pending:
         """Send a share by itself."""
-        size, kind = self._layout.body_bytes, self.kind
+        size, kind = self.bytes_each, self.kind
         left_s = (self.deadline_ns - time.monotonic_ns()) / 1e9
         if left_s <= 0:
             raise self._late()
         message = Message(kind.header, (memoryview(self._inputs)[place * size : (place + 1) * size],))
-        return self._gathering.sender.submit_alone(message, self._layout.rows, left_s, kind.digest)
+        return self._gathering.sender.submit_alone(message, self._rows_each, left_s, kind.digest)
 
     # What the pool does.
 
