@@ -112,41 +112,6 @@ def test_who_asks_alone_is_not_held_back(pool: WorkerPool) -> None:
     asyncio.run(ask())
 
 
-def test_a_lone_task_looks_for_its_answer_and_is_hardly_ever_rung_for(
-    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rung_for: list[Pending] = []
-    waiting: list[Pending] = []
-    hear = pool._listener._hear
-
-    def heard(loop: asyncio.AbstractEventLoop) -> None:
-        before = [one for one in waiting if not one.answered]
-        hear(loop)
-        rung_for.extend(one for one in before if one.answered)
-
-    monkeypatch.setattr(pool._listener, "_hear", heard)
-    monkeypatch.setattr(pool._listener, "_spin_ns", lambda pending: 200_000)
-    monkeypatch.setattr("modelserve.runtime.listener.time.perf_counter_ns", lambda: 0)  # as long as it takes
-
-    async def ask() -> None:
-        for row in ROWS:
-            asked = submit(pool, row)
-            assert isinstance(asked, Pending)
-            waiting.append(asked)
-            await asked
-
-    asyncio.run(ask())
-    # One that comes just while another is asked may find its answer.
-    assert len(rung_for) < len(ROWS) / 2
-
-
-def test_a_task_with_company_sleeps(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    budgets_ns: list[int] = []
-    monkeypatch.setattr(pool._listener, "_spin", lambda pending, budget_ns, here: budgets_ns.append(budget_ns))
-    asyncio.run(together(pool, ROWS))
-    assert set(budgets_ns) <= {0}
-
-
 def test_threads_are_not_gathered(pool: WorkerPool) -> None:
     assert all(isinstance(submit(pool, row), Pending) for row in ROWS[:5])
 
@@ -314,6 +279,19 @@ def test_after_an_update_each_share_knows_whether_it_was_for_the_old_model(pool:
     asyncio.run(ask())
 
 
+def test_a_request_for_a_model_that_is_gone_is_refused_although_others_go_together(pool: WorkerPool) -> None:
+    pool.update(models.linear(seed=2))
+
+    async def ask() -> None:
+        asked = [submit(pool, row) for row in ROWS[:3]]
+        with pytest.raises(ModelChangedError):
+            submit(pool, ROWS[3], digest=models.linear().digest)
+        for one in asked:
+            await one
+
+    asyncio.run(ask())
+
+
 @leaves_nothing
 def test_no_more_are_taken_than_may_be_under_way() -> None:
     pool = WorkerPool(models.linear(), workers=1, settings=PoolSettings(max_inflight=20))
@@ -326,20 +304,41 @@ def test_no_more_are_taken_than_may_be_under_way() -> None:
         pool.close()
 
 
-def test_a_body_that_is_not_what_its_header_says_fails_by_itself(pool: WorkerPool) -> None:
+def test_a_joint_request_that_is_given_up_twice_is_counted_off_once(pool: WorkerPool) -> None:
+    async def ask() -> None:
+        asked = [submit(pool, row) for row in ROWS[:10]]
+        share = asked[5]
+        assert isinstance(share, Share)
+        for _ in range(2):  # as its caller and the supervisor may at the same moment
+            share._joint.fail(DeadlineError("late"))
+        share._joint.hand_out()
+        with pytest.raises(DeadlineError):
+            await share
+        await asked[0]
+
+    asyncio.run(ask())
+    wait_until(lambda: pool.status().inflight == 0)
+
+
+@pytest.mark.parametrize("bad", [1, 7])
+@pytest.mark.parametrize(("header", "size", "message"), [(None, 12, "16 bytes"), (b"{", 16, "not JSON")])
+def test_what_is_no_request_fails_by_itself(
+    pool: WorkerPool, bad: int, header: bytes | None, size: int, message: str
+) -> None:
     whole = wire.encode_request({"x": ROWS[:1]})
-    cut = wire.Message(whole.header, (whole.buffers[0][:-4],))
+    wrong = wire.Message(header or whole.header, (whole.buffers[0][:size],))
 
     async def ask() -> None:
-        asked = [pool.submit(cut if place == 7 else whole, 1) for place in range(12)]
+        asked = [pool.submit(wrong if place == bad else whole, 1) for place in range(12)]
         for place, one in enumerate(asked):
-            if place == 7:
-                with pytest.raises(WireError, match="16 bytes"):
+            if place == bad:
+                with pytest.raises(WireError, match=message):
                     await one
             else:
                 assert (await one).body.nbytes == 12
 
     asyncio.run(ask())
+    wait_until(lambda: pool.status().inflight == 0)
 
 
 @leaves_nothing

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelserve import wire
 from modelserve.errors import ModelServeError, WireError
 from modelserve.runtime.server.formats import oip, pattern
-from modelserve.runtime.server.formats.question import Question, unread
+from modelserve.runtime.server.formats.question import Question
 from modelserve.runtime.server.models.served import Face
 from modelserve.session import Session
 from modelserve.tensors import Signature, TensorSpec
@@ -42,7 +42,8 @@ def body(data: Any, shape: tuple[int, ...] = ROWS.shape, name: str = "x", dataty
 
 
 def is_known(question: Question[Any]) -> bool:
-    return question.write is unread
+    """Whether it was made by a pattern, and not by a full reading."""
+    return isinstance(question.write, partial)
 
 
 def asked_twice(first: bytes, second: bytes, model: Face = MODEL) -> Question[Any]:
@@ -63,19 +64,18 @@ def test_other_numbers_within_the_same_text_are_read_and_answered_alike(nested: 
     assert (known.message.header, known.rows, known.timeout_s) == (whole.message.header, whole.rows, whole.timeout_s)
     assert [bytes(one) for one in known.message.buffers] == [bytes(one) for one in whole.message.buffers]
     answers = Session(LINEAR).run({"x": ROWS + 1})
-    reply = wire.encode_reply(answers)
-    assert known.relay is not None
-    relayed = known.relay(wire.Reply(reply.header, memoryview(b"".join(reply.buffers))))
-    assert json.loads(relayed.body) == json.loads(whole.write(dict(answers)).body)
+    assert known.write(dict(answers)).body == whole.write(dict(answers)).body
 
 
-def test_an_answer_of_several_outputs_with_numbers_that_json_has_not_is_written_as_ever() -> None:
-    outputs = {"y": np.array([[np.nan, np.inf, -np.inf, 1]], np.float32), "label": np.array([3], np.int64)}
-    reply = wire.encode_reply(outputs)
-    relayed = pattern.answer(wire.Reply(reply.header, memoryview(b"".join(reply.buffers))), MODEL)
-    written = oip.write(outputs, oip.Asked("", ("y", "label"), ()), MODEL)
-    assert json.loads(relayed.body) == json.loads(written.body)
-    assert json.loads(relayed.body)["outputs"][0]["data"] == [None, "Infinity", "-Infinity", 1.0]
+def test_a_model_that_is_served_under_two_names_answers_by_the_one_that_was_asked() -> None:
+    other = Face("other", "7", LINEAR.signature, LINEAR.digest)
+    known = asked_twice(body(ROWS.tolist()), body(ROWS.tolist()))
+    under_another = oip.read(body(ROWS.tolist()), None, other)
+    assert is_known(under_another)
+    answers = dict(Session(LINEAR).run({"x": ROWS}))
+    assert json.loads(known.write(answers).body)["model_name"] == "model"
+    said = json.loads(under_another.write(answers).body)
+    assert (said["model_name"], said["model_version"]) == ("other", "7")
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,11 @@ def test_what_stands_behind_the_numbers_counts() -> None:
     assert oip.read(second, None, MODEL).timeout_s == 3
 
 
-def test_a_model_that_answers_with_text_is_asked_in_full() -> None:
+def test_a_model_that_answers_with_text_is_answered_as_ever() -> None:
     signature = Signature((LINEAR.signature.inputs[0],), (TensorSpec("y", "string", ("batch",)),))
-    assert not is_known(asked_twice(body(ROWS.tolist()), body(ROWS.tolist()), face(signature)))
+    known = asked_twice(body(ROWS.tolist()), body(ROWS.tolist()), face(signature))
+    said = json.loads(known.write({"y": np.array(["a", "b", "c"], object)}).body)
+    assert said["outputs"] == [{"name": "y", "datatype": "BYTES", "shape": [3], "data": ["a", "b", "c"]}]
 
 
 def test_another_model_is_asked_in_full() -> None:

@@ -59,23 +59,22 @@ class Gathering:
         self.sender = sender
         self._max_inflight = max_inflight
         self._open: dict[Kind, Joint] = {}
-        self._latest: Joint | None = None
         self._reply_bytes: dict[bytes, int] = {}
 
     def join(self, message: Message, timeout_s: float, digest: str | None, crew: Crew) -> Share | None:
         """Have a request of what runs in a loop go with others; None where it is to go by itself."""
         loop = asyncio._get_running_loop()  # noqa: SLF001  # the public one raises where there is none, which is slow
-        if loop is None or len(message.buffers) != 1 or message.buffers[0].nbytes > _MOST_BYTES:
+        if loop is None or not crew.may_join:
             return None
+        layout, body = joinable(message.header), message.buffers[0]
+        # A body that is not what its header says goes by itself, and a worker refuses it.
+        if layout is None or body.nbytes != layout.body_bytes or body.nbytes > _MOST_BYTES:
+            return None
+        kind = Kind(loop, message.header, timeout_s, digest)
         with self.lock:
-            joint = self._latest
-            if joint is None or joint.kind != (loop, message.header, timeout_s, digest):
-                joint = self._joint(Kind(loop, message.header, timeout_s, digest), crew)
-                if joint is None:
-                    return None
-            body = message.buffers[0]
-            if body.nbytes != joint.bytes_each:
-                return None  # not what its header says, which a worker refuses
+            joint = self._open.get(kind) or self._begin(kind, layout, crew)
+            if joint is None:
+                return None
             share = joint.add(body)
             is_full = joint.is_full
         if is_full:
@@ -88,7 +87,6 @@ class Gathering:
             if self._open.get(joint.kind) is not joint:
                 return
             del self._open[joint.kind]
-            self._latest = None
             joint.seal()
         try:
             self.sender.send(joint, joint.crew.digest)
@@ -108,24 +106,17 @@ class Gathering:
         self._reply_bytes[kind.header] = reply_bytes
 
     def leave(self, joint: Joint) -> None:
-        """A joint request has its answer."""
+        """A joint request has its answer, or a reason why there is none; quiet when it was told before."""
         with self.lock:
-            joint.crew.dispatcher.gathered -= joint.count - 1
+            joint.crew.dispatcher.gathered -= joint.gathered
+            joint.gathered = 0
 
-    def _joint(self, kind: Kind, crew: Crew) -> Joint | None:
-        """The one of this kind that is open."""
-        joint = self._open.get(kind) or self._begin(kind, crew)
-        if joint is not None:
-            self._latest = joint
-        return joint
-
-    def _begin(self, kind: Kind, crew: Crew) -> Joint | None:
+    def _begin(self, kind: Kind, layout: Layout, crew: Crew) -> Joint | None:
         dispatcher = crew.dispatcher
-        if not crew.may_join or kind.digest not in {None, crew.digest} or not dispatcher.is_busy:
+        if kind.digest not in {None, crew.digest} or not dispatcher.is_busy:
             return None
-        layout = joinable(kind.header)
-        most = 0 if layout is None else self._most(kind, layout, dispatcher)
-        if layout is None or most < 2:
+        most = self._most(kind, layout, dispatcher)
+        if most < 2:
             return None
         placement, each = self.placement, self._bytes_each(kind, layout)
         try:

@@ -104,7 +104,14 @@ def read(body: bytes | memoryview, header_length: bytes | None, model: Described
     if not asked.id and is_as_it_came(arrays, checked, model.signature):
         if not rest and not any(wanted.binary):
             (given,), (array,) = asked.inputs, arrays.values()
-            _patterns.note(content, bytes(given.data), array, found, model)
+            _patterns.note(
+                content,
+                bytes(given.data),
+                array,
+                found,
+                model.digest,
+                lambda arrays, model: write(arrays, wanted, model),
+            )
         elif rest and wanted.binary and all(wanted.binary) and may_pass(model.signature):
             _relay.note(bytes(content), rest, found, model)
     return found

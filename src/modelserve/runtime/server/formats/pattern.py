@@ -12,25 +12,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
-import orjson
 
 from modelserve import wire
-from modelserve.runtime.server.formats.question import Described, Question, unread
-from modelserve.runtime.server.formats.values import depth_of, json_from_array, list_decoder
+from modelserve.runtime.server.formats.question import Described, Question
+from modelserve.runtime.server.formats.values import depth_of, list_decoder
 from modelserve.runtime.server.http.messages import Response
-from modelserve.tensors import OIP_DATATYPES, Array
+from modelserve.tensors import Array
 
 _LONGEST_TEXT_BYTES = 2048
 _LONGEST_BODY_BYTES = 64 << 10
 # Of one model; a client of a kind has one.
 _MOST = 8
 _MODELS = 256
-_DTYPES = {oip: np.dtype(name) for name, oip in OIP_DATATYPES.items() if name != "string"}
+
+
+class Write(Protocol):
+    """Makes the response of the answer's tensors by name."""
+
+    def __call__(self, arrays: dict[str, Array], model: Described) -> Response: ...
 
 
 class _Pattern(NamedTuple):
@@ -39,6 +43,7 @@ class _Pattern(NamedTuple):
     Attributes:
         decode: Reads the numbers; raises where they are nested otherwise, or no numbers.
         header: The workers'.
+        write: Makes the response; it is told the model anew, since one may be served under several names.
     """
 
     before: bytes
@@ -49,6 +54,7 @@ class _Pattern(NamedTuple):
     header: bytes
     rows: int
     timeout_s: float | None
+    write: Write
 
 
 class Patterns:
@@ -62,60 +68,34 @@ class Patterns:
         known = self._known.get(model.digest)
         if known is None or type(body) is not bytes:
             return None
-        for before, after, decode, dtype, shape, header, rows, timeout_s in known:
+        for before, after, decode, dtype, shape, header, rows, timeout_s, write in known:
             if body.startswith(before) and body.endswith(after):
                 array = _array(body[len(before) : len(body) - len(after)], decode, dtype, shape)
                 if array is not None:
                     message = wire.Message(header, (array.data.cast("B"),))
-                    return Question(message, rows, unread, timeout_s, lambda reply: answer(reply, model))
+                    return Question(message, rows, partial(write, model=model), timeout_s)
         return None
 
     def note(
-        self, body: bytes | memoryview, numbers: bytes, array: Array, found: Question[Any], model: Described
+        self, body: bytes | memoryview, numbers: bytes, array: Array, found: Question[Any], digest: str, write: Write
     ) -> None:
-        """Remember what was read in full: a model's only input as it came, its outputs as JSON.
+        """Remember what was read in full: a model's only input as it came, and no id.
 
         Args:
             numbers: The text of the input's data within the body.
+            write: As `found.write`, for a model of this digest under any name.
         """
         before, is_there, after = bytes(body).partition(numbers)
         is_short = len(before) + len(after) <= _LONGEST_TEXT_BYTES and len(body) <= _LONGEST_BODY_BYTES
         # Text that stands twice could be another place's, such as a shape that looks like the data.
-        if not is_there or not is_short or numbers in after or not array.size or _gives_text(model):
+        if not is_there or not is_short or numbers in after or not array.size:
             return
-        if len(self._known) >= _MODELS and model.digest not in self._known:
+        if len(self._known) >= _MODELS and digest not in self._known:
             del self._known[next(iter(self._known))]
         decode = list_decoder(array.dtype.kind, depth_of(numbers, "")).decode
         header, rows, timeout_s = found.message.header, found.rows, found.timeout_s
-        pattern = _Pattern(before, after, decode, array.dtype, array.shape, header, rows, timeout_s)
-        self._known[model.digest] = [pattern, *self._known.get(model.digest, [])[: _MOST - 1]]
-
-
-def answer(reply: wire.Reply, model: Described) -> Response:
-    """The workers' reply as JSON."""
-    pieces: list[bytes] = []
-    for text, dtype, offset, count in _frame(reply.header, model.name, model.version):
-        pieces += (text, json_from_array(np.frombuffer(reply.body, dtype, count, offset)))
-    pieces.append(b"}]}")
-    return Response(b"".join(pieces))
-
-
-@lru_cache(maxsize=1024)
-def _frame(header: bytes, name: str, version: str) -> list[tuple[bytes, np.dtype[Any], int, int]]:
-    """The text before each output's values, and where in the body these are; the same for all answers of one shape."""
-    text = orjson.dumps({"model_name": name, "model_version": version})[:-1] + b',"outputs":['
-    found = []
-    for field in wire.reply_layout(header).fields:
-        described = orjson.dumps({"name": field.name, "datatype": field.datatype, "shape": field.shape})
-        found.append(
-            (text + described[:-1] + b',"data":', _DTYPES[field.datatype], field.offset, math.prod(field.shape))
-        )
-        text = b"},"
-    return found
-
-
-def _gives_text(model: Described) -> bool:
-    return any(spec.dtype == "string" for spec in model.signature.outputs)
+        pattern = _Pattern(before, after, decode, array.dtype, array.shape, header, rows, timeout_s, write)
+        self._known[digest] = [pattern, *self._known.get(digest, [])[: _MOST - 1]]
 
 
 def _array(

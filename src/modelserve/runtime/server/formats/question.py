@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from modelserve import wire
 from modelserve.errors import WireError
@@ -65,11 +65,6 @@ def is_as_it_came(arrays: Mapping[str, Array], checked: Checked, signature: Sign
         return False
     (spec,), (array,) = signature.inputs, arrays.values()
     return checked.tensors.get(spec.name) is array and not checked.single and array.dtype.kind != "O"
-
-
-def unread(arrays: dict[str, Array]) -> Any:
-    """What stands for `write` where an answer passes as bytes."""
-    raise AssertionError("an answer that passes as bytes is never decoded")
 
 
 def known_outputs(signature: Signature, names: Sequence[str]) -> tuple[str, ...]:
