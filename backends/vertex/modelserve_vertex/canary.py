@@ -22,9 +22,10 @@ from modelserve_vertex.recipe import Recipe
 from modelserve_vertex.resources import Resources
 
 _LOOKS = 20
-#: By how much the share of refusals may be above the old model's, and how often chance may be stretched beyond that.
+#: By how much the share of refusals may be above the old model's, and how many standard deviations of chance beyond
+#: that: three, because one look in twenty would find two by chance alone.
 _MARGIN = 0.01
-_DEVIATIONS = 2.0
+_DEVIATIONS = 3.0
 
 
 class Canary:
@@ -86,7 +87,13 @@ class Canary:
 
 
 def is_worse(new: Count, old: Count) -> bool:
-    """Whether the new model refused more than the old one's share and chance explain."""
-    share = old.failed_share
-    chance = math.sqrt(new.answers * share * (1 - share))
-    return new.failed > new.answers * (share + _MARGIN) + _DEVIATIONS * chance
+    """Whether the new model refused more than the old one's share and chance explain.
+
+    A one-sided test of two proportions with their pooled variance (NIST/SEMATECH e-Handbook of Statistical Methods,
+    7.3.3). Where one of the two has not answered yet there is nothing to compare, and neither is worse.
+    """
+    if not (new.answers and old.answers):
+        return False
+    share = (new.failed + old.failed) / (new.answers + old.answers)
+    chance = math.sqrt(share * (1 - share) * (1 / new.answers + 1 / old.answers))
+    return new.failed_share - old.failed_share > _MARGIN + _DEVIATIONS * chance

@@ -280,14 +280,27 @@ def test_an_update_that_nobody_could_watch_is_refused_before_it_is_deployed(rehe
     [
         ((0, 0), (100, 0), False),
         ((1, 1), (100, 0), True),
-        ((200, 1), (1800, 0), False),
-        ((200, 3), (1800, 0), True),
+        ((200, 3), (1800, 0), False),
+        ((200, 4), (1800, 0), True),
         ((100, 25), (900, 180), False),
         ((100, 40), (900, 180), True),
         ((100, 100), (900, 900), False),
-        ((10, 0), (0, 0), False),
+        ((1, 1), (0, 0), False),
+        ((1, 1), (1, 0), False),
+        ((10, 10), (10, 0), True),
     ],
-    ids=["unseen", "at once", "within the margin", "beyond it", "by chance", "beyond chance", "alike", "alone"],
+    ids=[
+        "unseen",
+        "at once",
+        "within the margin",
+        "beyond it",
+        "by chance",
+        "beyond chance",
+        "alike",
+        "nothing to compare with",
+        "one of each",
+        "ten of each",
+    ],
 )
 def test_an_update_is_worse_where_neither_margin_nor_chance_explain_it(
     new: tuple[int, int], old: tuple[int, int], wanted: bool
