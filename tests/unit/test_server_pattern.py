@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelserve import wire
 from modelserve.errors import ModelServeError, WireError
 from modelserve.runtime.server.formats import oip, pattern
 from modelserve.runtime.server.formats.question import Question
@@ -41,9 +42,15 @@ def body(data: Any, shape: tuple[int, ...] = ROWS.shape, name: str = "x", dataty
     return json.dumps({"inputs": [{"name": name, "shape": shape, "datatype": datatype, "data": data}]} | more).encode()
 
 
+def replied(answers: dict[str, np.ndarray]) -> wire.Reply:
+    """The answers as they come from the workers."""
+    message = wire.encode_reply(answers)
+    return wire.Reply(message.header, memoryview(b"".join(message.buffers)))
+
+
 def is_known(question: Question[Any]) -> bool:
     """Whether it was made by a pattern, and not by a full reading."""
-    return isinstance(question.write, partial)
+    return isinstance(question.answer, partial)
 
 
 def asked_twice(first: bytes, second: bytes, model: Face = MODEL) -> Question[Any]:
@@ -63,8 +70,8 @@ def test_other_numbers_within_the_same_text_are_read_and_answered_alike(nested: 
     assert not is_known(whole)
     assert (known.message.header, known.rows, known.timeout_s) == (whole.message.header, whole.rows, whole.timeout_s)
     assert [bytes(one) for one in known.message.buffers] == [bytes(one) for one in whole.message.buffers]
-    answers = Session(LINEAR).run({"x": ROWS + 1})
-    assert known.write(dict(answers)).body == whole.write(dict(answers)).body
+    reply = replied(Session(LINEAR).run({"x": ROWS + 1}))
+    assert known.answer(reply).body == whole.answer(reply).body
 
 
 def test_a_model_that_is_served_under_two_names_answers_by_the_one_that_was_asked() -> None:
@@ -72,9 +79,9 @@ def test_a_model_that_is_served_under_two_names_answers_by_the_one_that_was_aske
     known = asked_twice(body(ROWS.tolist()), body(ROWS.tolist()))
     under_another = oip.read(body(ROWS.tolist()), None, other)
     assert is_known(under_another)
-    answers = dict(Session(LINEAR).run({"x": ROWS}))
-    assert json.loads(known.write(answers).body)["model_name"] == "model"
-    said = json.loads(under_another.write(answers).body)
+    reply = replied(Session(LINEAR).run({"x": ROWS}))
+    assert json.loads(known.answer(reply).body)["model_name"] == "model"
+    said = json.loads(under_another.answer(reply).body)
     assert (said["model_name"], said["model_version"]) == ("other", "7")
 
 
@@ -158,7 +165,7 @@ def test_what_stands_behind_the_numbers_counts() -> None:
 def test_a_model_that_answers_with_text_is_answered_as_ever() -> None:
     signature = Signature((LINEAR.signature.inputs[0],), (TensorSpec("y", "string", ("batch",)),))
     known = asked_twice(body(ROWS.tolist()), body(ROWS.tolist()), face(signature))
-    said = json.loads(known.write({"y": np.array(["a", "b", "c"], object)}).body)
+    said = json.loads(known.answer(replied({"y": np.array(["a", "b", "c"], object)})).body)
     assert said["outputs"] == [{"name": "y", "datatype": "BYTES", "shape": [3], "data": ["a", "b", "c"]}]
 
 

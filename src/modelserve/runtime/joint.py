@@ -114,7 +114,7 @@ class Joint(Pending):
         self.gathered = 0
         self.is_handed_out = False
         self._gathering = gathering
-        self._bytes_each = layout.body_bytes
+        self.bytes_each = layout.body_bytes
         self._rows_each = layout.rows
         self._most = most
         self._waiters: list[asyncio.Future[None] | None] = []
@@ -131,7 +131,7 @@ class Joint(Pending):
 
     def add(self, body: memoryview) -> Share:
         """Write one more request behind the others."""
-        place, size = self.count, self._bytes_each
+        place, size = self.count, self.bytes_each
         at = self._body_at + place * size
         self._arena.view[at : at + size] = body
         self._waiters.append(None)
@@ -148,7 +148,7 @@ class Joint(Pending):
     def seal(self) -> None:
         """No more are added: write the header that announces them all."""
         header = joint_header(self.kind.header, self.count)
-        body_at, body_bytes, (offset, kind) = self._body_at, self.count * self._bytes_each, self._blocks[0]
+        body_at, body_bytes, (offset, kind) = self._body_at, self.count * self.bytes_each, self._blocks[0]
         start, reply_at = body_at - aligned(len(header)), aligned(body_at + body_bytes)
         self._arena.view[start : start + len(header)] = header
         room = offset + (1 << kind) - reply_at
@@ -178,7 +178,7 @@ class Joint(Pending):
 
     def alone(self, place: int) -> Pending:
         """Send a share by itself."""
-        size, kind = self._bytes_each, self.kind
+        size, kind = self.bytes_each, self.kind
         left_s = (self.deadline_ns - time.monotonic_ns()) / 1e9
         if left_s <= 0:
             raise self._late()

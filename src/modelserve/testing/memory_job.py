@@ -75,7 +75,8 @@ class MemoryJob(Job):
                 joined = question.message.join()
                 head = len(question.message.header)
                 layout = wire.request_layout(joined[:head])
-                return question.write(session.run(wire.decode(layout, memoryview(joined)[head:]), layout.outputs))
+                reply = wire.encode_reply(session.run(wire.decode(layout, memoryview(joined)[head:]), layout.outputs))
+                return question.answer(wire.Reply(reply.header, memoryview(b"".join(reply.buffers))))
 
             for number, lines in self._work.items():
                 while not self._cloud.gate.wait(0.05):

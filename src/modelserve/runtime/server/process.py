@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -94,6 +95,9 @@ async def _serve(server: Server, told: Callable[[str], None]) -> int:
 async def _watch(server: Server, told: Callable[[str], None]) -> int:
     """Wait until the models are loaded; 1 where not a single one is, so that whoever started this learns of it."""
     failures: list[ModelServeError] = await server.loaded()
+    # Modules, routes and models stay until the end: no collection of garbage needs to look at them again.
+    gc.collect()
+    gc.freeze()
     if failures and not server.repository.served():
         return 1
     if not failures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 import orjson
@@ -31,10 +32,17 @@ def routes(repository: Repository, server_version: str) -> list[Route]:
     def config(request: Request) -> Response:
         return Response(orjson.dumps(configuration(repository.find(*request.arguments))))
 
-    async def infer(request: Request) -> Response:
-        served = repository.ready(*request.arguments) or await repository.demand(*request.arguments)
+    # The model's own coroutine is handed on rather than awaited: each one around it costs a request some microseconds.
+    def infer(request: Request) -> Coroutine[Any, Any, Response]:
+        served = repository.ready(*request.arguments)
+        return load_and_ask(request) if served is None else ask(served, request)
+
+    async def load_and_ask(request: Request) -> Response:
+        return await ask(await repository.demand(*request.arguments), request)
+
+    def ask(served: ServedModel, request: Request) -> Coroutine[Any, Any, Response]:
         length = request.headers.get(oip.HEADER_LENGTH)
-        return await served.ask(lambda model: oip.read(request.body, length, model), request)
+        return served.ask(lambda model: oip.read(request.body, length, model), request)
 
     def stats(request: Request) -> Response:
         chosen = [repository.find(*request.arguments)] if request.arguments else repository.served()

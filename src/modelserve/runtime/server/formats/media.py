@@ -10,6 +10,7 @@ from modelserve.errors import WireError
 from modelserve.runtime.server.formats import npy, oip, rows, tables
 from modelserve.runtime.server.formats.question import Described, Question
 from modelserve.runtime.server.http.messages import Request, Response
+from modelserve.wire import Reply
 
 # Above this size reading may take milliseconds, for which no other request should wait.
 _ASIDE_FROM_BYTES = 256 << 10
@@ -58,17 +59,14 @@ def _length_in_type(request: Request) -> bytes | None:
 def _answered_alike(question: Asked) -> Asked:
     """The same question, its answer's length told in the media type too."""
 
-    def sized(response: Response) -> Response:
+    def answer(reply: Reply) -> Response:
+        response = question.answer(reply)
         for name, value in response.headers:
             if name == oip.HEADER_LENGTH:
                 response.content_type = b"%b;json-header-size=%b" % (SIZED, value)
         return response
 
-    write, relay = question.write, question.relay
-    return question._replace(
-        write=lambda arrays: sized(write(arrays)),
-        relay=None if relay is None else lambda reply: sized(relay(reply)),
-    )
+    return question._replace(answer=answer)
 
 
 def media_type(request: Request) -> bytes:

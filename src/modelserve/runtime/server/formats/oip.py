@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,7 +27,7 @@ from modelserve.runtime.server.formats.question import (
     bounded_timeout_s,
     is_as_it_came,
     known_outputs,
-    question,
+    tensors,
 )
 from modelserve.runtime.server.formats.relay import HEADER_LENGTH as HEADER_LENGTH
 from modelserve.runtime.server.formats.relay import OCTETS as OCTETS
@@ -94,40 +94,30 @@ def read(body: bytes | memoryview, header_length: bytes | None, model: Described
     checked = model.signature.check(by_name(arrays, model.signature))
     wanted = _wanted(asked, model)
     parameters = asked.parameters or {}
-    found = question(
-        checked,
-        wanted.outputs,
-        lambda arrays: write(arrays, wanted, model),
-        _timeout_s(parameters) if parameters else None,
-        is_alone=parameters.get(wire.ALONE) is True,
-    )
+    message = wire.encode_request(checked.tensors, wanted.outputs, is_alone=parameters.get(wire.ALONE) is True)
+    timeout_s = _timeout_s(parameters) if parameters else None
+    found = Question(message, checked.rows, lambda reply: answer(reply, wanted, model), timeout_s)
     if not asked.id and is_as_it_came(arrays, checked, model.signature):
         if not rest and not any(wanted.binary):
             (given,), (array,) = asked.inputs, arrays.values()
-            _patterns.note(
-                content,
-                bytes(given.data),
-                array,
-                found,
-                model.digest,
-                lambda arrays, model: write(arrays, wanted, model),
-            )
+            alike = partial(answer, asked=wanted)
+            _patterns.note(content, bytes(given.data), array, found, model.digest, alike)
         elif rest and wanted.binary and all(wanted.binary) and may_pass(model.signature):
             _relay.note(bytes(content), rest, found, model)
     return found
 
 
-def write(arrays: dict[str, Array], asked: Asked, model: Described) -> Response:
+def answer(reply: wire.Reply, asked: Asked, model: Described) -> Response:
     """The answer, with raw bytes behind the JSON where they were asked for."""
-    if not any(asked.binary):
-        described = tuple([(name, array.dtype, array.shape) for name, array in arrays.items()])
-        prefix, middles = _json_frame(described, model.name, model.version)
-        parts = [prefix, b',"id":%b' % orjson.dumps(asked.id) if asked.id else b"", b',"outputs":[']
-        for middle, array in zip(middles, arrays.values(), strict=True):
-            parts += (middle, json_from_array(array.reshape(-1)), b"}")
-        parts.append(b"]}")
-        return Response(b"".join(parts))
-    return _binary(arrays, asked, model)
+    arrays = tensors(reply)
+    if any(asked.binary):
+        return _binary(arrays, asked, model)
+    start, middles = _json_frame(reply.header, model.name, model.version)
+    parts = [start, b',"id":%b' % orjson.dumps(asked.id) if asked.id else b"", b',"outputs":[']
+    for middle, array in zip(middles, arrays.values(), strict=True):
+        parts += (middle, json_from_array(array.reshape(-1)), b"}")
+    parts.append(b"]}")
+    return Response(b"".join(parts))
 
 
 def by_name(arrays: dict[str, Array], signature: Signature) -> Any:
@@ -278,13 +268,11 @@ def _timeout_s(parameters: dict[str, Any]) -> float | None:
 
 
 @lru_cache(maxsize=1024)
-def _json_frame(
-    outputs: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...], name: str, version: str
-) -> tuple[bytes, list[bytes]]:
-    """What stands around the data of an answer; the same for all answers of one shape."""
+def _json_frame(header: bytes, name: str, version: str) -> tuple[bytes, list[bytes]]:
+    """What stands around the data of an answer; the same for all replies with this header."""
     middles: list[bytes] = []
-    for output, dtype, shape in outputs:
-        described = orjson.dumps({"name": output, "datatype": _DATATYPES[dtype], "shape": shape})
+    for field in wire.reply_layout(header).fields:
+        described = orjson.dumps({"name": field.name, "datatype": field.datatype, "shape": field.shape})
         middles.append((b"," if middles else b"") + described[:-1] + b',"data":')
     return orjson.dumps({"model_name": name, "model_version": version})[:-1], middles
 

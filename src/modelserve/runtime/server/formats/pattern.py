@@ -31,10 +31,10 @@ _MOST = 8
 _MODELS = 256
 
 
-class Write(Protocol):
-    """Makes the response of the answer's tensors by name."""
+class Answer(Protocol):
+    """Makes the response of the workers' reply."""
 
-    def __call__(self, arrays: dict[str, Array], model: Described) -> Response: ...
+    def __call__(self, reply: wire.Reply, model: Described) -> Response: ...
 
 
 class _Pattern(NamedTuple):
@@ -43,7 +43,7 @@ class _Pattern(NamedTuple):
     Attributes:
         decode: Reads the numbers; raises where they are nested otherwise, or no numbers.
         header: The workers'.
-        write: Makes the response; it is told the model anew, since one may be served under several names.
+        answer: Makes the response; it is told the model anew, since one may be served under several names.
     """
 
     before: bytes
@@ -54,7 +54,7 @@ class _Pattern(NamedTuple):
     header: bytes
     rows: int
     timeout_s: float | None
-    write: Write
+    answer: Answer
 
 
 class Patterns:
@@ -68,22 +68,22 @@ class Patterns:
         known = self._known.get(model.digest)
         if known is None or type(body) is not bytes:
             return None
-        for before, after, decode, dtype, shape, header, rows, timeout_s, write in known:
+        for before, after, decode, dtype, shape, header, rows, timeout_s, answer in known:
             if body.startswith(before) and body.endswith(after):
                 array = _array(body[len(before) : len(body) - len(after)], decode, dtype, shape)
                 if array is not None:
                     message = wire.Message(header, (array.data.cast("B"),))
-                    return Question(message, rows, partial(write, model=model), timeout_s)
+                    return Question(message, rows, partial(answer, model=model), timeout_s)
         return None
 
     def note(
-        self, body: bytes | memoryview, numbers: bytes, array: Array, found: Question[Any], digest: str, write: Write
+        self, body: bytes | memoryview, numbers: bytes, array: Array, found: Question[Any], digest: str, answer: Answer
     ) -> None:
         """Remember what was read in full: a model's only input as it came, and no id.
 
         Args:
             numbers: The text of the input's data within the body.
-            write: As `found.write`, for a model of this digest under any name.
+            answer: As `found.answer`, for a model of this digest under any name.
         """
         before, is_there, after = bytes(body).partition(numbers)
         is_short = len(before) + len(after) <= _LONGEST_TEXT_BYTES and len(body) <= _LONGEST_BODY_BYTES
@@ -94,7 +94,7 @@ class Patterns:
             del self._known[next(iter(self._known))]
         decode = list_decoder(array.dtype.kind, depth_of(numbers, "")).decode
         header, rows, timeout_s = found.message.header, found.rows, found.timeout_s
-        pattern = _Pattern(before, after, decode, array.dtype, array.shape, header, rows, timeout_s, write)
+        pattern = _Pattern(before, after, decode, array.dtype, array.shape, header, rows, timeout_s, answer)
         self._known[digest] = [pattern, *self._known.get(digest, [])[: _MOST - 1]]
 
 

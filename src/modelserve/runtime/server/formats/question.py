@@ -34,16 +34,14 @@ class Question(NamedTuple, Generic[T]):
     """One request to the workers, and how its answer is written.
 
     Attributes:
-        write: Makes the response of the answer's tensors by name.
+        answer: Makes the response of the workers' reply.
         timeout_s: What the client allows; None where it does not say.
-        relay: Makes the response of the reply itself, whose tensors are then not looked at.
     """
 
     message: wire.Message
     rows: int
-    write: Callable[[dict[str, Array]], T]
+    answer: Callable[[wire.Reply], T]
     timeout_s: float | None = None
-    relay: Callable[[wire.Reply], T] | None = None
 
 
 def question(
@@ -54,9 +52,20 @@ def question(
     *,
     is_alone: bool = False,
 ) -> Question[T]:
-    """The question for inputs that fit. No `outputs` asks for the primary one; `is_alone` as in `wire.Layout`."""
+    """The question for inputs that fit.
+
+    Args:
+        outputs: None asks for the primary one.
+        write: Makes the response of the answer's tensors by name.
+        is_alone: As in `wire.Layout`.
+    """
     message = wire.encode_request(checked.tensors, outputs, is_alone=is_alone)
-    return Question(message, checked.rows, write, timeout_s)
+    return Question(message, checked.rows, lambda reply: write(tensors(reply)), timeout_s)
+
+
+def tensors(reply: wire.Reply) -> dict[str, Array]:
+    """The tensors of a reply by name."""
+    return wire.decode(wire.reply_layout(reply.header), reply.body)
 
 
 def is_as_it_came(arrays: Mapping[str, Array], checked: Checked, signature: Signature) -> bool:

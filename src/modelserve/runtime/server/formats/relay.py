@@ -17,7 +17,7 @@ import orjson
 from modelserve import wire
 from modelserve.runtime.server.formats.question import Described, Question
 from modelserve.runtime.server.http.messages import Response
-from modelserve.tensors import Array, Signature
+from modelserve.tensors import Signature
 
 OCTETS = b"application/octet-stream"
 HEADER_LENGTH = b"inference-header-content-length"
@@ -46,7 +46,7 @@ class Relay:
         if known is None or known.size_bytes != len(rest):
             return None
         message = wire.Message(known.header, (rest,))
-        return Question(message, known.rows, _unread, known.timeout_s, lambda reply: answer(reply, model))
+        return Question(message, known.rows, lambda reply: answer(reply, model), known.timeout_s)
 
     def note(self, content: bytes, rest: memoryview, question: Question[Response], model: Described) -> None:
         """Remember what was read in full, of which `may_pass` is true."""
@@ -74,7 +74,3 @@ def answer(reply: wire.Reply, model: Described) -> Response:
 def _header(reply_header: bytes, name: str, version: str) -> bytes:
     described = orjson.loads(reply_header)["outputs"]
     return orjson.dumps({"model_name": name, "model_version": version, "outputs": described})
-
-
-def _unread(arrays: dict[str, Array]) -> Response:
-    raise AssertionError("a relayed answer is never decoded")

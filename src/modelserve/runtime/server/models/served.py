@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from modelserve import wire
 from modelserve.bundle import Bundle
 from modelserve.errors import ModelChangedError, ModelServeError
 from modelserve.runtime.pool import WorkerPool
@@ -83,31 +82,24 @@ class ServedModel:
             face = self.face
             found = read(face)
             question = found if isinstance(found, Question) else await found
+            start = time.monotonic_ns()
+            self.inflight += 1
             try:
-                return await self._answer(question, face, request)
+                pending = self.pool.submit(question.message, question.rows, question.timeout_s, digest=face.digest)
+                reply = await pending
+                break
             except ModelChangedError:
                 if face is self.face:
                     raise
-
-    async def _answer(self, question: Question[T], face: Face, request: Request) -> T:
-        start = time.monotonic_ns()
-        self.inflight += 1
-        try:
-            pending = self.pool.submit(question.message, question.rows, question.timeout_s, digest=face.digest)
-            reply = await pending
-            relay = question.relay
-            arrays = {} if relay is not None else wire.decode(wire.reply_layout(reply.header), reply.body)
-        except ModelChangedError:
-            raise
-        except ModelServeError as error:
-            self.statistics.failure(error.code, time.monotonic_ns() - start)
-            raise
-        finally:
-            self.inflight -= 1
-            self.used_at = time.monotonic()
+            except ModelServeError as error:
+                self.statistics.failure(error.code, time.monotonic_ns() - start)
+                raise
+            finally:
+                self.inflight -= 1
+                self.used_at = time.monotonic()
         request.timing = timing = Timing(start, pending.began_ns, pending.computed_ns, pending.joined)
         self.statistics.success(question.rows, time.monotonic_ns() - start, timing)
-        return question.write(arrays) if relay is None else relay(reply)
+        return question.answer(reply)
 
     def update(self, bundle: Bundle) -> None:
         """Answer with another bundle from now on. Blocks until its workers are ready.
