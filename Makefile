@@ -42,7 +42,9 @@ $(AWSCLI): $(STAMP)
 	@$(VENV)/awscli/bin/python -m pip install --disable-pip-version-check --quiet "awscli<2"
 
 test-long: $(STAMP) $(AWSCLI) ## The long rooms: every framework, fault matrices, fuzzing
-	$(BIN)/python -m pytest -q -m "long and not live"
+	$(BIN)/python -m pytest -q -m "long and not live" --ignore backends/azureml --ignore backends/sagemaker --ignore backends/vertex
+	@# The clouds' rooms wait for most of their time, so two of them go side by side.
+	$(BIN)/python -m pytest -q -m "long and not live" -n 2 --dist loadscope backends/azureml backends/sagemaker backends/vertex
 
 test-all: test test-long ## Everything that needs no cloud account
 

@@ -21,6 +21,7 @@ def run(program: str | Path, folder: Path) -> str:
 
 
 @pytest.mark.timeout(150)
+@pytest.mark.long
 def test_the_how_to_runs_as_written(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "how-to" / "predict-over-a-data-set.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)

@@ -71,6 +71,7 @@ class TestTheTenLines:
         assert "1.0 [[" in "".join(output.get("text", "") for output in notebook.cells[0].outputs)
 
 
+@pytest.mark.long
 def test_the_tutorial_runs_from_top_to_bottom(empty: Path) -> None:
     (empty / "tutorial.py").write_text("\n".join(blocks("docs/tutorial/first-deployment.md")))
     out = run(["tutorial.py"], empty)

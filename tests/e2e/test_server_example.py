@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "serve_http.py"
 
 
+@pytest.mark.long
 def test_four_clients_have_the_same_answer() -> None:
     done = subprocess.run([sys.executable, EXAMPLE], capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr

@@ -268,6 +268,7 @@ def test_many_rows_of_a_data_set_are_answered_each_by_its_own(server: ServerThre
     np.testing.assert_allclose(found, Session(models.linear()).run({"x": values})["y"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_batch_service_that_sends_everything_before_it_reads_is_answered(server: ServerThread) -> None:
     line = json.dumps(row_lines([[1.25, 2.5, 3.75, 4.125]], outputs=["y"])[0]).encode() + b"\n"
     body = line * 200_000

@@ -95,6 +95,7 @@ def killed_at_random(bundle: Bundle, source: Path, into: Path, moments: Iterator
 
 
 @pytest.mark.parametrize("seed", [0])
+@pytest.mark.long
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(seed, bundle, source, tmp_path) -> None:
     assert ended(started(bundle, source, tmp_path / "whole"))[0] == 0
     random.seed(seed)
@@ -125,6 +126,7 @@ def test_fifty_kills_lose_nothing_and_change_no_byte(bundle, source, tmp_path) -
     assert killed >= 50
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_is_said_and_the_call_goes_on_when_there_is_room(bundle, source, tmp_path) -> None:
     # As large as no part may be: what a full disk does to a write, without one.
     status, _, err = ended(started(bundle, source, tmp_path / "out", limit_bytes=9_000))

@@ -167,6 +167,7 @@ def test_only_the_one_that_workers_die_of_is_refused() -> None:
 
 
 @leaves_nothing
+@pytest.mark.long
 def test_no_request_of_many_tasks_is_lost_while_workers_are_killed(expected: Array) -> None:
     pool = WorkerPool(models.linear(), workers=2)
     stop = threading.Event()

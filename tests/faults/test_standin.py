@@ -65,6 +65,7 @@ def ask(fleet: Fleet) -> None:
     assert answer.status == 200, answer.body
 
 
+@pytest.mark.long
 def test_containers_come_and_go_under_load_and_a_dead_one_is_replaced(fleet: Fleet) -> None:
     fleet.resize(1)
     with Load(lambda: ask(fleet)) as load:

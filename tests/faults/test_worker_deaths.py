@@ -39,6 +39,9 @@ from modelserve.tensors import Array
 from modelserve.testing import models
 from modelserve.testing.pools import HOWS, SIGNATURE, children, command_of, hit, live, predict, strike, wait_until
 
+# A worker that is stopped is found out by time, which takes seconds.
+STOPPED_IS_LONG = [pytest.param(how, marks=pytest.mark.long) if how == "SIGSTOP" else how for how in HOWS]
+
 
 @pytest.mark.usefixtures("before")
 class TestDeaths:
@@ -193,7 +196,7 @@ class TestDeaths:
         finally:
             bundle.model_path.write_bytes(data)
 
-    @pytest.mark.parametrize("how", HOWS)
+    @pytest.mark.parametrize("how", STOPPED_IS_LONG)
     def test_a_worker_that_dies_once_while_it_loads_is_replaced(self, how: str, start: str, tmp_path: Path) -> None:
         mark = tmp_path / "died"
 
@@ -213,7 +216,7 @@ class TestDeaths:
         finally:
             pool.close()
 
-    @pytest.mark.parametrize("how", HOWS)
+    @pytest.mark.parametrize("how", STOPPED_IS_LONG)
     @pytest.mark.parametrize("delay_ms", [0, 1, 4])
     @pytest.mark.long
     def test_a_worker_that_dies_around_its_reply_costs_no_answer(self, how: str, delay_ms: int, tmp_path: Path) -> None:
@@ -236,7 +239,7 @@ class TestDeaths:
         finally:
             pool.close()
 
-    @pytest.mark.parametrize("how", HOWS)
+    @pytest.mark.parametrize("how", STOPPED_IS_LONG)
     def test_a_worker_that_dies_while_the_pool_scales_is_replaced(self, how: str, start: str) -> None:
         pool = WorkerPool(models.linear(), workers=1, settings=PoolSettings(start=start))
         stop = threading.Event()
@@ -267,7 +270,7 @@ class TestDeaths:
             stop.set()
             pool.close()
 
-    @pytest.mark.parametrize("how", HOWS)
+    @pytest.mark.parametrize("how", STOPPED_IS_LONG)
     def test_a_worker_that_dies_while_the_pool_updates_costs_no_answer(self, how: str) -> None:
         first, second = models.linear(seed=1), models.linear(seed=2)
         x = np.ones((1, 4), np.float32)
@@ -298,7 +301,7 @@ class TestDeaths:
             stop.set()
             pool.close()
 
-    @pytest.mark.parametrize("how", HOWS)
+    @pytest.mark.parametrize("how", STOPPED_IS_LONG)
     def test_a_worker_that_dies_while_the_pool_closes_costs_no_answer(self, how: str) -> None:
         pool = WorkerPool(models.slow(), workers=2)
         message = wire.encode_request({"x": np.ones((1, 128), np.float32)})

@@ -84,7 +84,7 @@ def converted(framework: str, seed: str) -> tuple[str, set[str]]:
 
 @pytest.mark.parametrize(
     "framework",
-    ["onnx", "sklearn", *(pytest.param(name, marks=pytest.mark.long) for name in ("torch", "keras"))],
+    ["onnx", *(pytest.param(name, marks=pytest.mark.long) for name in ("sklearn", "torch", "keras"))],
 )
 def test_the_digest_is_the_same_whatever_the_hash_seed_and_no_other_framework_is_loaded(framework: str) -> None:
     (first, loaded), (second, _) = converted(framework, "1"), converted(framework, "2")

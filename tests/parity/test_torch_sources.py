@@ -129,14 +129,6 @@ CASES = [
         "scripted",
     ),
     Case(
-        "A Python loop over the sequence",
-        Looping,
-        (numbers(3, 5, 4),),
-        [(numbers(1, 2, 4),), (numbers(4, 9, 4),)],
-        ["batch", "sequence"],
-        "scripted",
-    ),
-    Case(
         "LSTM",
         Recurrent,
         (numbers(5, 7, 5),),
@@ -154,6 +146,14 @@ CASES = [
     ),
 ]
 LONG_CASES = [
+    Case(
+        "A Python loop over the sequence",
+        Looping,
+        (numbers(3, 5, 4),),
+        [(numbers(1, 2, 4),), (numbers(4, 9, 4),)],
+        ["batch", "sequence"],
+        "scripted",
+    ),
     Case(
         "Attention under a square mask",
         Causal,
@@ -212,6 +212,7 @@ class TestModules:
                 np.testing.assert_allclose(array, want, **CLOSE)
         record_source("PyTorch", case.title, bundle)
 
+    @pytest.mark.long
     def test_a_transformer_takes_any_batch_of_any_length(self, encoder: Encoded, record_source: Any) -> None:
         padded = np.tile(np.arange(20) < 15, (3, 1)).astype(np.int64)
         for given in (encoder.example, (ids(1, 3), np.ones((1, 3), np.int64)), (ids(3, 20), padded)):

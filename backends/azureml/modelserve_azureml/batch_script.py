@@ -16,10 +16,12 @@ import traceback
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from modelserve.bundle import Bundle
     from modelserve.runtime import WorkerPool
+    from modelserve.runtime.server.formats.question import Described, Question
 
 PRODUCT = "modelserve.zip"
 #: Where a failure is told, since the driver's own logs are not reached by the resource manager.
@@ -78,17 +80,15 @@ def _started(models: Path) -> Callable[[bytes], bytes]:
     bundle = Bundle.open(found[0].parent)
     workers = int(os.environ.get("MODELSERVE_BATCH_WORKERS") or max(1, min(_MOST_WORKERS, usable_cores())))
     settings = PoolSettings(timeout_s=float(os.environ.get("MODELSERVE_BATCH_TIMEOUT_S") or _LONGEST_S))
-    return _answers(WorkerPool(bundle, workers=workers, settings=settings), _Face(bundle.signature))
+    return _answers(WorkerPool(bundle, workers=workers, settings=settings), _Face(bundle))
 
 
 def _answers(pool: WorkerPool, face: _Face) -> Callable[[bytes], bytes]:
-    from modelserve import wire
     from modelserve.runtime.server.formats import batches
 
-    async def ask(read: Callable[[Any], Any]) -> Any:
+    async def ask(read: Callable[[Described], Question[list[bytes]]]) -> list[bytes]:
         question = read(face)
-        reply = await pool.submit(question.message, question.rows, question.timeout_s)
-        return question.write(wire.decode(wire.reply_layout(reply.header), reply.body))
+        return question.answer(await pool.submit(question.message, question.rows, question.timeout_s))
 
     async def together(lines: list[bytes]) -> list[bytes]:
         room = asyncio.Semaphore(_UNDER_WAY)
@@ -108,8 +108,9 @@ class _Face:
 
     name, version = "model", "1"
 
-    def __init__(self, signature: Any) -> None:
-        self.signature = signature
+    def __init__(self, bundle: Bundle) -> None:
+        self.signature = bundle.signature
+        self.digest = bundle.digest
 
 
 def _tell() -> None:

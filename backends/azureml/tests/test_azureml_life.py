@@ -58,6 +58,7 @@ def outside(url: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 def test_the_program_around_a_rehearsal_is_as_it_was(azure: AzureRehearsal, capfd: pytest.CaptureFixture[str]) -> None:
     url = "https://management.azure.com/"
     before = outside(url)
@@ -72,6 +73,7 @@ def test_the_program_around_a_rehearsal_is_as_it_was(azure: AzureRehearsal, capf
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.long
 def test_a_program_that_never_heard_of_a_proxy_is_untouched_by_its_rehearsal() -> None:
     program = """
 import json, os, sys, requests

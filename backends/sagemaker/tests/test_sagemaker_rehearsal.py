@@ -46,6 +46,7 @@ def test_a_life_is_lived_and_told_in_the_terminal_as_json_and_as_a_page(capsys: 
     assert "http" not in page.partition("<main>")[0], "It is one file, and asks for no other."
 
 
+@pytest.mark.long
 def test_what_the_real_place_would_refuse_is_told_with_an_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     Path("modelserve.toml").write_text(GOOD + 'instance_type = "ml.g5.xlarge"\nkms_key = "<no key>"\n')
     status, printed = run(capsys, "--html", "report.html")

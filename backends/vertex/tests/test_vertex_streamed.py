@@ -200,6 +200,7 @@ def test_the_others_are_asked_by_another_method(fields: dict[str, object]) -> No
     assert way_to(endpoint, "", "https://10.0.0.5").path == f"/v1/{NAME}:rawPredict"
 
 
+@pytest.mark.long
 def test_streamed_answers_are_the_whole_ones_bit_for_bit(rehearsal: VertexRehearsal) -> None:
     bundle, faults = models.linear(features=1, outputs=100), rehearsal.cloud.faults
     rows = np.random.default_rng(0).normal(size=(5_000, 1)).astype(np.float32)
