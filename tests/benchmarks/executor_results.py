@@ -168,6 +168,7 @@ def _draw(into: Path, models: Mapping[str, Medians]) -> None:
         axis.bar_label(bars, [f"{value:,.0f}" for value in shown.values()], padding=3, fontsize=8)
         axis.set_title(name, fontsize=10)
         axis.set_xlim(0, max(shown.values()) * 1.3)
+        axis.locator_params(axis="x", nbins=4)
         axis.invert_yaxis()
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
