@@ -95,7 +95,6 @@ def killed_at_random(bundle: Bundle, source: Path, into: Path, moments: Iterator
 
 
 @pytest.mark.parametrize("seed", [0])
-@pytest.mark.long
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(seed, bundle, source, tmp_path) -> None:
     assert ended(started(bundle, source, tmp_path / "whole"))[0] == 0
     random.seed(seed)

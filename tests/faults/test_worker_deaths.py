@@ -216,7 +216,7 @@ class TestDeaths:
         finally:
             pool.close()
 
-    @pytest.mark.parametrize("how", STOPPED_IS_LONG)
+    @pytest.mark.parametrize("how", HOWS)
     @pytest.mark.parametrize("delay_ms", [0, 1, 4])
     @pytest.mark.long
     def test_a_worker_that_dies_around_its_reply_costs_no_answer(self, how: str, delay_ms: int, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from modelserve_vertex.resources import Resources
 
 _LOOKS = 20
 #: By how much the share of refusals may be above the old model's, and how many standard deviations of chance beyond
-#: that: three, because one look in twenty would find two by chance alone.
+#: that: three, because among twenty looks one or another would find two by chance alone.
 _MARGIN = 0.01
 _DEVIATIONS = 3.0
 

@@ -70,7 +70,6 @@ def scored(folder: Path) -> np.ndarray:
     return np.array(column.to_pylist(), np.float32)
 
 
-@pytest.mark.long
 def test_one_data_set(rehearsal: VertexRehearsal, tmp_path: Path) -> None:
     """The short way; the suite of conformance belongs to the long tests."""
     deployment = deploy(rehearsal)

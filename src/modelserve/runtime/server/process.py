@@ -40,6 +40,10 @@ def run(
     _allow_many_connections()
     try:
         server = Server(settings, contract)
+        # Modules and routes stay until the end: no collection of garbage needs to look at them again. Models, which may
+        # go, are not there yet.
+        gc.collect()
+        gc.freeze()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_serve(server, told or _log.info))
     except ConfigError as error:
@@ -95,9 +99,6 @@ async def _serve(server: Server, told: Callable[[str], None]) -> int:
 async def _watch(server: Server, told: Callable[[str], None]) -> int:
     """Wait until the models are loaded; 1 where not a single one is, so that whoever started this learns of it."""
     failures: list[ModelServeError] = await server.loaded()
-    # Modules, routes and models stay until the end: no collection of garbage needs to look at them again.
-    gc.collect()
-    gc.freeze()
     if failures and not server.repository.served():
         return 1
     if not failures:

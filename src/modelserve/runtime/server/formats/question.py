@@ -55,7 +55,7 @@ def question(
     """The question for inputs that fit.
 
     Args:
-        outputs: None asks for the primary one.
+        outputs: By name; an empty tuple asks for the primary one.
         write: Makes the response of the answer's tensors by name.
         is_alone: As in `wire.Layout`.
     """
